@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The model that the package carries: generated scenes, one checkpoint for dense, 0.5 and 0.8.
+#   benchmarks/demo_model.sh OUT             (about an hour on two cores)
+set -euo pipefail
+out=$1
+madtp=${MADTP:-madtp}
+mkdir -p "$out"
+$madtp train --task vqa --data scenes --size tiny --out "$out/dense" --seed 0 \
+    --epochs 9 --tag-epochs 3 --batch-size 16 --questions 4 --lr 1e-3
+$madtp compress --task vqa --model "$out/dense" --data scenes --reduction 0,0.5,0.8 --out "$out/demo-vqa" --seed 0 \
+    --epochs 3 --batch-size 16 --questions 4 --lr 3e-4

@@ -1,0 +1,5 @@
+"""`python -m madtp`."""
+
+from madtp.cli.main import run
+
+run()

@@ -1,0 +1,65 @@
+"""`madtp calibrate`: meet a reduction without training."""
+
+from typing import Annotated
+
+import typer
+
+from madtp.cli import common
+from madtp.cli.compress import ReductionOption
+
+
+def calibrate(
+    model: common.ModelOption,
+    data: common.DataOption,
+    reduction: ReductionOption,
+    out: common.OutOption,
+    task: common.TaskOption = "vqa",
+    method: Annotated[str | None, typer.Option("--method", help="Change the method.", show_default=False)] = None,
+    split: Annotated[str, typer.Option("--split", help="Split to measure on: train or val.")] = "val",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="Images to measure on.")] = 200,
+    batch_size: common.BatchOption = 32,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "float32",
+    overwrite: common.OverwriteOption = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Find the temperature that meets --reduction and save the model with it; no weight is changed."""
+    from dataclasses import replace
+
+    from madtp.cost.budget import check_reduction
+    from madtp.data.sample import load_vqa
+    from madtp.evaluate import batches
+    from madtp.evaluate import calibrate as find
+    from madtp.files import claim_folder
+    from madtp.model.save import save_model
+
+    common.check_task(task)
+    check_reduction(reduction)
+    some = load_vqa(data, split, limit=limit)
+    network, processor = common.load_model(model, device, dtype)
+    if method is not None:
+        network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
+    work = common.make_task(task, processor)
+    claim_folder(out, overwrite)
+    ready = list(batches(work, some, batch_size, network.device))
+    with common.progress(f"measuring {len(some)} images", 30) as advance:
+        found = find(
+            network, work, ready, reduction, tried=lambda strength, value: advance(1, f"{strength:.3g} -> {value:.3f}")
+        )
+    save_model(network, processor, out)
+    result = {
+        "task": task,
+        "split": split,
+        "n": some.n_questions,
+        "method": network.pruning.method,
+        "temperature": found.strength,
+        "reduction_asked": reduction,
+        "reduction": found.reduction,
+        "tried": [list(pair) for pair in found.tried],
+        "out": str(out),
+    }
+    common.emit(
+        result,
+        as_json,
+        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_questions} questions",
+    )

@@ -1,0 +1,137 @@
+"""What the verbs share: option types, loading with good errors, progress, and the last word on stdout."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from madtp.errors import InputError
+
+stderr = Console(stderr=True)
+stdout = Console()
+
+TaskOption = Annotated[str, typer.Option("--task", help="What the model does: vqa.")]
+ModelOption = Annotated[str, typer.Option("--model", help="Model folder or hub id.", show_default=False)]
+DataOption = Annotated[
+    str,
+    typer.Option(
+        "--data", help="Folder in easy-VQA's form, or scenes[:SEED[:N_TRAIN]] (generated).", show_default=False
+    ),
+]
+OutOption = Annotated[Path, typer.Option("--out", help="Output folder.", show_default=False)]
+BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images a batch.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Fixes weights, order and draws.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
+LimitOption = Annotated[
+    int | None, typer.Option("--limit", min=1, help="Only the first so many images.", show_default=False)
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds another run.")]
+InferenceOption = Annotated[str, typer.Option("--inference", help="generate, or rank over the data's answer list.")]
+
+
+def check_task(task: str) -> None:
+    """Raises InputError for a task that is not there."""
+    if task != "vqa":
+        raise InputError(f"unknown task {task!r}", "--task", "use vqa")
+
+
+def pick_device(device: str) -> str:
+    """cpu or cuda. Raises InputError for anything else, or if there is no GPU."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device not in ("cpu", "cuda"):
+        raise InputError(f"unknown device {device!r}", "--device", "use auto, cpu or cuda")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("no GPU is there", "--device", "use cpu")
+    return device
+
+
+def pick_dtype(dtype: str) -> Any:
+    """torch's type of that name. Raises InputError."""
+    import torch
+
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"unknown type {dtype!r}", "--dtype", "use float32 or bfloat16")
+    return getattr(torch, dtype)
+
+
+def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
+    """A model in evaluation mode and its processor. Raises InputError."""
+    from transformers import BlipProcessor
+
+    from madtp.model.load import load
+
+    loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval()
+    try:
+        processor = BlipProcessor.from_pretrained(model)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"no processor beside the model: {error}", model, "save the BlipProcessor into the folder"
+        ) from error
+    return loaded, processor
+
+
+def make_task(task: str, processor: Any, inference: str = "generate") -> Any:
+    """The task object. Raises InputError."""
+    from madtp.task.vqa import VqaTask
+
+    check_task(task)
+    if inference not in ("generate", "rank"):
+        raise InputError(f"unknown inference {inference!r}", "--inference", "use generate or rank")
+    return VqaTask(processor, "rank" if inference == "rank" else "generate")
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar with ETA on stderr, silent when piped; yields `advance(n, note="")`."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr, disable=not stderr.is_terminal) as bar:
+        task = bar.add_task(what, total=total, note="")
+
+        def advance(n: int = 1, note: str | None = None) -> None:
+            bar.advance(task, n)
+            if note is not None:
+                bar.update(task, note=note)
+
+        yield advance
+
+
+def emit(result: dict[str, Any], as_json: bool, text: Any) -> None:
+    """The result: one JSON object on stdout, or `text` for a reader."""
+    if as_json:
+        print(json.dumps(result, allow_nan=False))
+    else:
+        stdout.print(text)
+
+
+def summary(result: dict[str, Any], title: str) -> Any:
+    """A small table of an evaluation for a reader."""
+    from rich.table import Table
+
+    table = Table(title=title, show_header=False)
+    gflops, tokens = result["gflops"], result["tokens"]
+    for name, value in result["metrics"].items():
+        table.add_row(name, f"{100 * value:.2f}%  (n={result['n']}, {result['split']})")
+    table.add_row(
+        "GFLOPs",
+        f"{gflops['mean']:.4g} of {gflops['dense']:.4g} dense (p50 {gflops['p50']:.4g}, p95 {gflops['p95']:.4g})",
+    )
+    table.add_row("reduction", f"{gflops['reduction']:.3f}")
+    table.add_row("tokens kept", f"{100 * tokens['kept_fraction']:.1f}% of the image's, mean over blocks")
+    table.add_row("seconds", f"{result['seconds']:.1f}")
+    return table

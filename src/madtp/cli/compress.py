@@ -1,0 +1,100 @@
+"""`madtp compress`: train a dense model to meet a reduction of its GFLOPs."""
+
+from dataclasses import replace
+from typing import Annotated
+
+import typer
+
+from madtp.cli import common
+from madtp.cli.train import (
+    AccumulateOption,
+    EpochsOption,
+    EvalOption,
+    LrOption,
+    PrecisionOption,
+    QuestionsOption,
+    ResumeOption,
+    SaveOption,
+    ShiftOption,
+    fit,
+)
+from madtp.errors import InputError
+
+ReductionOption = Annotated[
+    float, typer.Option("--reduction", help="Share of the GFLOPs to save: 0.5 = half.", show_default=False)
+]
+BudgetsOption = Annotated[
+    str,
+    typer.Option(
+        "--reduction",
+        help="Share of the GFLOPs to save: 0.5 = half. Several, e.g. 0,0.5,0.8, train one model for all.",
+        show_default=False,
+    ),
+]
+MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator: class_attention, random.")]
+
+
+def parse_budgets(text: str) -> tuple[float, ...]:
+    """`"0.5"` or `"0,0.5,0.8"`; 0 = dense. Raises InputError for what is no number or impossible, or dense alone."""
+    from madtp.cost.budget import check_reduction
+
+    try:
+        budgets = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"{text!r} is no number", "--reduction", "use e.g. 0.5, or 0,0.5,0.8") from None
+    for i, budget in enumerate(budgets):
+        if budget != 0 or i == len(budgets) - 1:
+            check_reduction(budget)
+    return budgets
+
+
+def compress(
+    model: common.ModelOption,
+    data: common.DataOption,
+    reduction: BudgetsOption,
+    out: common.OutOption,
+    task: common.TaskOption = "vqa",
+    method: MethodOption = "madtp",
+    epochs: EpochsOption = 5,
+    batch_size: common.BatchOption = 16,
+    lr: LrOption = 3e-4,
+    questions: QuestionsOption = 6,
+    alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="Weight of the alignment loss.")] = 0.1,
+    semantic_tokens: Annotated[
+        int | None,
+        typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
+    ] = None,
+    accumulate: AccumulateOption = 1,
+    precision: PrecisionOption = "no",
+    shift: ShiftOption = 0,
+    eval_every: EvalOption = 1,
+    save_every: SaveOption = 100,
+    limit: common.LimitOption = None,
+    device: common.DeviceOption = "auto",
+    seed: common.SeedOption = 0,
+    resume: ResumeOption = False,
+    overwrite: common.OverwriteOption = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Train a dense model to meet --reduction, steering the temperature in closed loop."""
+    import torch
+
+    from madtp.data.sample import load_vqa
+    from madtp.recipe import TrainConfig
+
+    common.check_task(task)
+    budgets = parse_budgets(reduction)
+    config = TrainConfig(
+        epochs, batch_size, questions, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
+        eval_every=eval_every, save_every=save_every, reductions=budgets,
+    )  # fmt: skip
+    training, validation = load_vqa(data, "train", limit=limit), load_vqa(data, "val", limit=limit)
+    torch.manual_seed(seed)
+    network, processor = common.load_model(model)
+    network.pruning = replace(network.pruning, method=method, alpha=alpha, temperature=None, reduction=None)
+    if semantic_tokens is not None:
+        network.renew_semantic_tokens(semantic_tokens)
+    title = f"madtp compress {model} to {reduction}"
+    result = fit(network, processor, task, training, validation, out, config, device, resume, overwrite, title)
+    result = {**result, "reduction_asked": budgets[-1], "method": method}
+    common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

@@ -1,0 +1,122 @@
+"""`madtp demo`: the main job on what the package carries, in a few minutes."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from madtp.cli import common
+from madtp.errors import InputError
+
+BUDGETS = (0.5, 0.8)
+SPLIT, SCENES = "test", "scenes"
+
+
+def demo(
+    out: common.OutOption = Path("runs/demo"),
+    images: Annotated[int, typer.Option("--images", min=8, help="Generated pictures to evaluate on.")] = 240,
+    batch_size: common.BatchOption = 32,
+    device: common.DeviceOption = "auto",
+    as_json: common.JsonOption = False,
+) -> None:
+    """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report."""
+    from madtp.data.sample import load_vqa
+    from madtp.evaluate import batches, calibrate
+    from madtp.report import check_plots, rich_table, settings, write_report
+    from madtp.report.report import SCHEMA
+
+    check_plots()
+    folder = files("madtp") / "assets" / "demo-vqa"
+    if not folder.is_dir():
+        raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
+    network, processor = common.load_model(str(folder), device)
+    task = common.make_task("vqa", processor)
+    data, tuning = load_vqa(SCENES, SPLIT, limit=images), load_vqa(SCENES, "val", limit=64)
+    ready = list(batches(task, tuning, batch_size, network.device))
+    rows: list[dict[str, Any]] = []
+    pictures: dict[str, list[Any]] = {}
+    steps = (1 + len(BUDGETS)) * images + len(BUDGETS) * 16
+    with common.progress("dense", steps) as advance:
+        for budget in (0.0, *BUDGETS):
+            name = f"{budget:g}" if budget else "dense"
+            if budget:
+                advance(0, f"finding the temperature for a reduction of {name}")
+                calibrate(network, task, ready, budget)
+            else:
+                network.temperature = None
+            advance(0, f"answering, {name}")
+            rows.append({"name": name, "reduction_asked": budget} | _row(network, task, data, batch_size, advance))
+            pictures[name] = _pictures(network, task, data)
+        for row in rows:
+            advance(8, f"timing, {row['name']}")
+            row |= _time(network, task, data[:batch_size], row["temperature"])
+    head = {"task": "vqa", "data": data.name, "split": SPLIT, "n": rows[0]["n"], "model": "bundled demo-vqa", "seed": 0}
+    how = {"batch_size": batch_size, "dtype": "float32", "device": str(network.device)}
+    report = {"schema": SCHEMA, **head, **how, **settings(), "timed": "image tower and question encoder", "rows": rows}
+    write_report(out, report, _examples(data, pictures))
+    if as_json:
+        common.emit(report, True, "")
+    else:
+        common.stdout.print(rich_table(report))
+        common.stdout.print(f"The page with pictures of what was pruned: {out / 'report.html'}")
+
+
+def _row(network: Any, task: Any, data: Any, batch_size: int, advance: Any) -> dict[str, Any]:
+    from madtp.evaluate import evaluate
+
+    result = evaluate(network, task, data, batch_size=batch_size, advance=advance)
+    return {**result.to_dict(), "temperature": network.temperature}
+
+
+def _time(network: Any, task: Any, data: Any, temperature: float | None) -> dict[str, float]:
+    """Milliseconds an image of a batch through both towers, and the speed-up against dense in the same minute."""
+    from madtp.cost.latency import time_pairs
+    from madtp.evaluate import batches, evaluating
+
+    (batch,) = batches(task, data, len(data), network.device)
+    inputs = task.inputs(batch)
+
+    def at(strength: float | None) -> None:
+        network.temperature = strength
+        network.encode(**inputs)
+
+    with evaluating(network):
+        times = time_pairs(lambda: at(None), lambda: at(temperature))
+    mine = sorted(times.contender)[len(times.contender) // 2]
+    return {"ms_per_image": 1000 * mine / len(data), "speedup": times.speedup if temperature else 1.0}
+
+
+def _chosen(data: Any) -> list[int]:
+    """A few pictures: one for each number of objects, as far as there are."""
+    first: dict[int, int] = {}
+    for i, sample in enumerate(data.samples):
+        first.setdefault(sample.objects, i)
+    return [first[n] for n in sorted(first)][:8]
+
+
+def _pictures(network: Any, task: Any, data: Any) -> list[Any]:
+    """`(answer, [share of every patch after each block])` of the first question of each chosen picture."""
+    from madtp.evaluate import evaluating
+
+    dataset = task.dataset(data)
+    items = [(pixels, sample, questions[:1]) for pixels, sample, questions in (dataset[i] for i in _chosen(data))]
+    batch = task.collate(items)
+    with evaluating(network):
+        predictions, encoded = task.predict(network, batch, provenance=True)
+    blocks = [block.provenance for block in encoded.trace.tower("vision")]
+    return [
+        (prediction.answer, [where.of(i)[1].clamp(0, 1).numpy() for where in blocks])
+        for i, prediction in enumerate(predictions)
+    ]
+
+
+def _examples(data: Any, pictures: dict[str, list[Any]]) -> list[Any]:
+    from madtp.report import Example, ExampleRow
+
+    examples = []
+    for i, index in enumerate(_chosen(data)):
+        sample, question = data[index], data[index].questions[0]
+        made = tuple(ExampleRow(name, some[i][0], tuple(some[i][1])) for name, some in pictures.items())
+        examples.append(Example(sample.image.open(), question.text, question.answers[0], made))
+    return examples

@@ -1,0 +1,60 @@
+"""`madtp evaluate`: quality and cost of a model on a split."""
+
+from typing import Annotated
+
+import typer
+
+from madtp.cli import common
+
+
+def evaluate(
+    model: common.ModelOption,
+    data: common.DataOption,
+    task: common.TaskOption = "vqa",
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
+    ] = None,
+    inference: common.InferenceOption = "generate",
+    batch_size: common.BatchOption = 32,
+    limit: common.LimitOption = None,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "float32",
+    out: Annotated[
+        str | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
+    ] = None,
+    overwrite: common.OverwriteOption = False,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Accuracy, measured GFLOPs and tokens kept on a split."""
+    from madtp.data.sample import load_vqa
+    from madtp.evaluate import evaluate as run
+    from madtp.files import claim_folder
+    from madtp.report import settings, write_report
+
+    common.check_task(task)
+    some = load_vqa(data, split, limit=limit)
+    network, processor = common.load_model(model, device, dtype)
+    if temperature is not None:
+        network.temperature = temperature or None
+    work = common.make_task(task, processor, inference)
+    if out is not None:
+        claim_folder(out, overwrite)
+    with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
+        result = run(network, work, some, batch_size=batch_size, advance=advance)
+    table = result.to_dict()
+    if out is not None:
+        asked = network.pruning.reduction  # None after --temperature: nothing was asked for then
+        asked = result.reduction if asked is None else asked
+        row = {"name": f"{asked:.2g}" if network.temperature else "dense", "reduction_asked": asked, **table}
+        row = {**row, "temperature": network.temperature, "ms_per_image": None, "speedup": None}
+        head = {
+            "task": task,
+            "data": some.name,
+            "split": split,
+            "n": table["n"],
+            "model": model,
+            "batch_size": batch_size,
+        }
+        write_report(out, {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]})
+    common.emit(table, as_json, common.summary(table, f"{model} on {some.name}"))

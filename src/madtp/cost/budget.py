@@ -1,0 +1,136 @@
+"""Finding the temperature that meets a compute budget, and holding it there while weights change."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from madtp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Found:
+    """Result of a search.
+
+    Attributes:
+        strength: the method's knob (temperature) that came closest.
+        reduction: measured there.
+        tried: every `(strength, measured reduction)`, in order of trial.
+    """
+
+    strength: float
+    reduction: float
+    tried: tuple[tuple[float, float], ...]
+
+
+def check_reduction(reduction: float) -> None:
+    """Raises InputError unless 0 < reduction < 1."""
+    if not 0 < reduction < 1:
+        fix = "use a number above 0 and below 1, e.g. 0.5 for half of the GFLOPs"
+        raise InputError(f"{reduction:g} is impossible", "--reduction", fix)
+
+
+def find_strength(
+    measure: Callable[[float], float],
+    target: float,
+    bounds: tuple[float, float],
+    *,
+    tolerance: float = 0.003,
+    grid: int = 7,
+    refine: int = 10,
+) -> Found:
+    """The strength whose measured reduction meets `target`; nothing is assumed about monotony.
+
+    A grid over `bounds`, even in the logarithm, finds every pair of neighbours that brackets the target; the narrowest
+    is halved until the measurement is within `tolerance`.
+
+    Args:
+        measure: strength -> measured reduction.
+        target: in (0, 1).
+        bounds: lowest and highest strength.
+        tolerance: absolute, on the reduction.
+        grid: points of the grid.
+        refine: most halvings.
+
+    Raises:
+        InputError: the target is out of (0, 1) or out of what any tried strength reaches; says the floor.
+    """
+    check_reduction(target)
+    low, high = (math.log(x) for x in bounds)
+    tried: dict[float, float] = {}
+
+    def value(x: float) -> float:
+        if x not in tried:
+            tried[x] = measure(math.exp(x))
+        return tried[x]
+
+    def close() -> bool:
+        return any(abs(r - target) <= tolerance for r in tried.values())
+
+    points = [low + (high - low) * i / (grid - 1) for i in range(grid)]
+    for x in points:
+        value(x)
+        if close():
+            break
+    brackets = [
+        (a, b) for a, b in pairwise(points) if a in tried and b in tried
+        and (tried[a] - target) * (tried[b] - target) <= 0
+    ]  # fmt: skip
+    if not close() and not brackets:
+        most, least = max(tried.values()), min(tried.values())
+        side = f"above the most this model reaches, {most:.3f}" if target > most else f"below its least, {least:.3f}"
+        fix = f"ask for at most {math.floor(most * 100) / 100:g}" if target > most else "use the dense model"
+        raise InputError(f"{target:g} is {side}", "--reduction", fix)
+    if not close():
+        a, b = min(brackets, key=lambda pair: abs(tried[pair[0]] - tried[pair[1]]))
+        for _ in range(refine):
+            middle = (a + b) / 2
+            value(middle)
+            if close():
+                break
+            a, b = (a, middle) if (tried[a] - target) * (tried[middle] - target) <= 0 else (middle, b)
+    best = min(tried, key=lambda x: abs(tried[x] - target))
+    return Found(math.exp(best), tried[best], tuple((math.exp(x), r) for x, r in tried.items()))
+
+
+@dataclass
+class Controller:
+    """Steers the strength in closed loop while the weights change: one small step a batch, from that batch's own count.
+
+    Integral control of `log(strength)` on the reduction that each training batch's trace reports for free. The target
+    rises from `start` to `target` over `ramp` steps, so that the model is not cut to pieces at once.
+
+    Attributes:
+        strength: current value of the knob.
+        target: reduction to hold at the end.
+        bounds: of the strength.
+        start: target of the first step.
+        ramp: steps over which the target rises.
+        gain: change of log(strength) per unit of error and step.
+        step: steps taken.
+        smooth: running mean of the measured reduction (for logs).
+    """
+
+    strength: float
+    target: float
+    bounds: tuple[float, float]
+    start: float = 0.0
+    ramp: int = 0
+    gain: float = 0.3
+    step: int = 0
+    smooth: float | None = field(default=None)
+
+    def goal(self) -> float:
+        """The target of the current step."""
+        if self.step >= self.ramp:
+            return self.target
+        return self.start + (self.target - self.start) * self.step / self.ramp
+
+    def update(self, measured: float) -> float:
+        """Take in one batch's measured reduction; returns the strength for the next batch."""
+        change = self.gain * (self.goal() - measured)
+        log = math.log(self.strength) + max(-0.2, min(0.2, change))
+        self.strength = min(max(math.exp(log), self.bounds[0]), self.bounds[1])
+        self.smooth = measured if self.smooth is None else 0.95 * self.smooth + 0.05 * measured
+        self.step += 1
+        return self.strength

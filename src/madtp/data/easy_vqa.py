@@ -1,0 +1,208 @@
+"""Folders in easy-VQA's form (https://github.com/vzhou842/easy-VQA).
+
+What lies where::
+
+    answers.txt                 every answer there is, one a line
+    train/questions.json        [[question, answer, image id], ...]
+    train/images/ID.png
+    val/...                     optional; without it val is a fixed tenth of train's pictures
+    test/...
+    */scenes.json               optional, from `madtp.data.scenes.write_scenes`: question kinds and object counts
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from madtp.data.images import ImageFile
+from madtp.data.sample import Question, VqaData, VqaSample
+from madtp.errors import InputError
+
+VAL_SHARE = 0.1
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+FORM = "expected [[question, answer, image id], ...]"
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    number: int
+    text: str
+    answer: str
+    image_id: str
+
+
+def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None = None) -> VqaData:
+    """Load one split of a folder in easy-VQA's form.
+
+    Pictures come in the order in which ``questions.json`` first names them. A question's id is the folder it stands in
+    and its place in the file, e.g. ``train-17``. Without a ``val`` folder, val is a tenth of train's pictures, the same
+    ones whatever the seed, and train is the rest.
+
+    Args:
+        folder: the folder that holds ``answers.txt`` and the splits.
+        split: "train", "val" or "test".
+        limit: keep only the first this many pictures; everything is checked all the same.
+
+    Raises:
+        InputError: a file is missing or wrong, a question names a picture that does not exist, or an answer is not
+            in ``answers.txt``.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError("no such folder", folder, "give a data folder or 'scenes'")
+    answers = _read_answers(folder / "answers.txt")
+    held_out = split != "test" and not (folder / "val").is_dir()
+    part = folder / ("train" if held_out else split)
+    if not part.is_dir():
+        raise InputError(f"no folder {part.name!r}", folder, "an easy-VQA folder holds answers.txt, train and test")
+
+    rows = _read_questions(part / "questions.json")
+    _check_answers(rows, answers, part / "questions.json")
+    by_image: dict[str, list[_Row]] = {}
+    for row in rows:
+        by_image.setdefault(row.image_id, []).append(row)
+    files = _find_images(by_image, part)
+    notes = _read_notes(part, by_image)
+    if held_out:
+        chosen = val_images(by_image)
+        by_image = {key: rows for key, rows in by_image.items() if (key in chosen) == (split == "val")}
+        if not by_image:
+            raise InputError(f"too few pictures for split {split!r}", part, "give at least two")
+
+    samples = []
+    for image_id in list(by_image)[:limit]:
+        kinds, objects = notes.get(image_id, (None, None))
+        questions = tuple(
+            Question(
+                text=row.text,
+                answers=(row.answer,),
+                weights=(1.0,),
+                question_id=f"{part.name}-{row.number}",
+                kind=question_kind(row.text) if kinds is None else kinds[k],
+            )
+            for k, row in enumerate(by_image[image_id])
+        )
+        samples.append(VqaSample(image_id, ImageFile(files[image_id]), questions, objects))
+    return VqaData(tuple(samples), answers, folder.resolve().name, split)
+
+
+def val_images(image_ids: Iterable[str]) -> frozenset[str]:
+    """The tenth of ``image_ids`` (at least one of two or more) that is held out as val.
+
+    They are the ones whose SHA-256 is smallest, so the choice hangs on the ids alone: not on order, seed or process.
+    """
+    ranked = sorted(set(image_ids), key=lambda image_id: hashlib.sha256(image_id.encode()).hexdigest())
+    return frozenset(ranked[: max(round(len(ranked) * VAL_SHARE), min(len(ranked) - 1, 1))])
+
+
+def question_kind(text: str) -> str:
+    """The kind of one of easy-VQA's own questions: "color", "shape" or "exist"; "" for any other wording."""
+    words = text.lower().rstrip("?").split()
+    if words[:2] == ["what", "color"] or words[:4] == ["what", "is", "the", "color"]:
+        return "color"
+    if words[:2] == ["what", "shape"] or (words[:3] == ["what", "is", "the"] and words[-1] == "shape"):
+        return "shape"
+    if words[:3] == ["does", "the", "image"] or words[:2] == ["is", "there"]:
+        return "exist"
+    return "exist" if words[:1] == ["is"] and words[-1] == "present" else ""
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise InputError("no such file", path, "an easy-VQA folder holds answers.txt, train and test") from error
+    except UnicodeDecodeError as error:
+        raise InputError("is not UTF-8 text", path) from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path) from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise InputError(f"is not JSON: {error.msg} in line {error.lineno}", path) from error
+    except RecursionError as error:
+        raise InputError("is not JSON that can be read: nested too deep", path) from error
+
+
+def _read_answers(path: Path) -> tuple[str, ...]:
+    answers = tuple(dict.fromkeys(line.strip() for line in _read_text(path).splitlines() if line.strip()))
+    if not answers:
+        raise InputError("holds no answers", path, "write one answer a line")
+    return answers
+
+
+def _read_questions(path: Path) -> list[_Row]:
+    entries = _read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise InputError("holds no list of questions", path, FORM)
+    rows = []
+    for number, entry in enumerate(entries):
+        where = f"{path}, question {number}"
+        if not isinstance(entry, list) or len(entry) != 3:
+            raise InputError(f"is {_short(entry)}", where, FORM)
+        text, answer, image_id = entry
+        if not isinstance(text, str) or not isinstance(answer, str) or not text.strip() or not answer.strip():
+            raise InputError(f"question and answer must be words, not {_short(entry)}", where, FORM)
+        if isinstance(image_id, bool) or not isinstance(image_id, int | str):
+            raise InputError(f"the image id is {_short(image_id)}", where, "use a number or a name")
+        rows.append(_Row(number, text.strip(), answer.strip(), str(image_id)))
+    return rows
+
+
+def _check_answers(rows: list[_Row], answers: tuple[str, ...], path: Path) -> None:
+    known = set(answers)
+    wrong = [f"{row.answer!r} (question {row.number})" for row in rows if row.answer not in known]
+    if wrong:
+        what = f"answers that answers.txt lacks: {len(wrong)}: {_first(wrong)}"
+        raise InputError(what, path, "add them to answers.txt")
+
+
+def _find_images(by_image: dict[str, list[_Row]], part: Path) -> dict[str, Path]:
+    """Image id -> file. Ids are looked up among the files there are, so none can lead out of the folder."""
+    folder = part / "images"
+    try:
+        present = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError("no folder of images", folder, "an easy-VQA split holds questions.json and images") from error
+    files = {p.stem: p for end in reversed(IMAGE_ENDINGS) for p in present if p.suffix.lower() == end}
+    missing = [image_id for image_id in by_image if image_id not in files]
+    if missing:
+        what = f"images that questions name but are missing: {len(missing)}: {_first(missing)}"
+        raise InputError(what, folder, "add the files ID.png or drop the questions")
+    return files
+
+
+def _read_notes(part: Path, by_image: dict[str, list[_Row]]) -> dict[str, tuple[list[str], int]]:
+    """Image id -> (kind of each question, number of objects) from scenes.json; empty where there is none."""
+    path = part / "scenes.json"
+    if not path.exists():
+        return {}
+    content = _read_json(path)
+    try:
+        notes = {
+            str(entry["image"]): ([str(kind) for kind in entry["kinds"]], len(entry["scene"]["objects"]))
+            for entry in content["scenes"]
+        }
+    except (KeyError, TypeError) as error:
+        raise InputError(f"is not a scenes file: {error!r}", path, "write it anew or remove it") from error
+    unequal = [i for i, rows in by_image.items() if i not in notes or len(notes[i][0]) != len(rows)]
+    if unequal:
+        what = f"does not fit questions.json, images concerned: {len(unequal)}: {_first(unequal)}"
+        raise InputError(what, path, "write it anew or remove it")
+    return notes
+
+
+def _first(items: list[str], n: int = 5) -> str:
+    shown = [_short(item) if len(item) > 60 else item for item in items[:n]]
+    return ", ".join(shown + ["..."] * (len(items) > n))
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

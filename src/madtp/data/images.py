@@ -1,0 +1,102 @@
+"""Pictures from anywhere, always as PIL RGB: files on disk, with every way a file can be wrong named in one line."""
+
+import logging
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+MAX_PIXELS = 64_000_000
+"""Pictures of more pixels than this are refused: they are a mistake or an attack on memory (64 MP = 192 MB as RGB)."""
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """Anything that yields a picture when asked: a file, or a scene that is rendered on the spot."""
+
+    def open(self) -> Image.Image:
+        """The picture, decoded, mode RGB. Raises InputError where it cannot be had."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A picture in a file.
+
+    Args:
+        path: the file; any format PIL reads. Of an animation the first frame counts.
+        max_pixels: width x height above which the picture is refused before it is decoded.
+    """
+
+    path: str | Path
+    max_pixels: int = MAX_PIXELS
+
+    def open(self) -> Image.Image:
+        """Decode the file to RGB, upright (EXIF orientation applied), transparency laid over white.
+
+        Raises:
+            InputError: the file is missing, unreadable, not an image, cut short, broken or over ``max_pixels``.
+        """
+        try:
+            # PIL warns of big pictures only at 89 MP, and only warns; the limit below is ours and is an error.
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+                opened = Image.open(self.path)
+            with opened:
+                self._check_size(opened)
+                opened.load()
+                return _as_rgb(_upright(opened))
+        except InputError:
+            raise
+        except FileNotFoundError as error:
+            raise InputError("no such image", self.path) from error
+        except UnidentifiedImageError as error:
+            raise InputError("is not an image", self.path, "give a PNG, a JPEG or the like") from error
+        except Image.DecompressionBombError as error:
+            raise InputError(f"is over the limit of {self.max_pixels / 1e6:g} million pixels", self.path) from error
+        except IsADirectoryError as error:
+            raise InputError("is a folder, not an image", self.path) from error
+        except PermissionError as error:
+            raise InputError("may not be read", self.path, "check its permissions") from error
+        # PIL's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error.
+        except Exception as error:
+            raise InputError(f"is a broken or cut short image ({error})", self.path, "replace the file") from error
+
+    def _check_size(self, image: Image.Image) -> None:
+        if image.width * image.height > self.max_pixels:
+            what = f"{image.width} x {image.height} is over the limit of {self.max_pixels / 1e6:g} million pixels"
+            raise InputError(what, self.path, "make the picture smaller")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; a damaged EXIF block says nothing about the pixels, so it is passed over."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ImageOps.exif_transpose(image)
+    except Exception as error:
+        logger.debug("EXIF data not readable, picture used as stored: %s", error)
+        return image
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Mode RGB whatever the mode was."""
+    if image.mode.startswith("I"):
+        # 16-bit grey: PIL's own conversion clips at 255, which turns such pictures white.
+        values = np.asarray(image).astype(np.int64)
+        scaled = values if values.max(initial=0) <= 255 and image.mode == "I" else values // 257
+        return Image.fromarray(scaled.clip(0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.has_transparency_data:
+        # Dropping alpha would show whatever colour lies hidden under it, most often black.
+        rgba = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    return image.convert("RGB")

@@ -1,0 +1,222 @@
+"""The one evaluation loop, and the measuring that calibration rests on."""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from madtp.cost.budget import Found, find_strength
+from madtp.cost.flops import reduction
+from madtp.data.sample import VqaData
+from madtp.errors import InputError
+from madtp.model.config import PruneConfig
+from madtp.prune import METHODS, Trace
+from madtp.task.vqa import Batch, Prediction, VqaTask, cost
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model answers on a split, and what that took.
+
+    Attributes:
+        metrics: name -> value, accuracy in [0, 1].
+        gflops, dense: `[q]` GFLOPs of each question with its image, as run and of the dense model.
+        kept: `[q]` mean share of the image's patches that a block works on after its pruning step.
+        per_block: mean content tokens out of each vision block.
+        predictions: in the data's order.
+        seconds: wall time of the loop.
+    """
+
+    task: str
+    split: str
+    metrics: dict[str, float]
+    gflops: Tensor
+    dense: Tensor
+    kept: Tensor
+    per_block: list[float]
+    predictions: list[Prediction] = field(repr=False)
+    seconds: float = 0.0
+
+    @property
+    def reduction(self) -> float:
+        """Measured reduction: `1 - mean GFLOPs / mean dense GFLOPs`."""
+        return reduction(self.gflops, self.dense)
+
+    def by_objects(self) -> dict[str, float]:
+        """Mean kept share by number of objects in the picture, where the data knows it."""
+        shares: dict[int, list[float]] = defaultdict(list)
+        for prediction, share in zip(self.predictions, self.kept.tolist(), strict=True):
+            if prediction.objects is not None:
+                shares[prediction.objects].append(share)
+        return {str(n): sum(some) / len(some) for n, some in sorted(shares.items())}
+
+    def by_kind(self) -> dict[str, int]:
+        """Questions by kind, where the data names kinds."""
+        kinds: dict[str, int] = defaultdict(int)
+        for prediction in self.predictions:
+            kinds[prediction.truth.kind] += 1
+        return dict(kinds)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The stable keys of `evaluate --json`."""
+        return {
+            "task": self.task,
+            "split": self.split,
+            "n": len(self.predictions),
+            "metrics": self.metrics,
+            "gflops": {
+                "dense": float(self.dense.mean()),
+                "mean": float(self.gflops.mean()),
+                "p50": float(self.gflops.quantile(0.5)),
+                "p95": float(self.gflops.quantile(0.95)),
+                "reduction": self.reduction,
+            },
+            "tokens": {
+                "kept_fraction": float(self.kept.mean()),
+                "per_block": self.per_block,
+                "by_objects": self.by_objects(),
+            },
+            "seconds": self.seconds,
+        }
+
+
+def batches(task: VqaTask, data: VqaData, batch_size: int, device: torch.device) -> Iterator[Batch]:
+    """The split in order, on `device`."""
+    loader = DataLoader(task.dataset(data), batch_size=batch_size, collate_fn=task.collate)
+    for batch in loader:
+        yield to_device(batch, device)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Tensors of a batch moved, the rest as it is."""
+    return {key: value.to(device) if isinstance(value, Tensor) else value for key, value in batch.items()}
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Evaluation mode without gradients; the mode before comes back."""
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(training)
+
+
+def kept_share(trace: Trace) -> tuple[Tensor, Tensor]:
+    """`[b]` mean share of each image's patches after a block, and `[b, blocks]` content tokens out."""
+    blocks = trace.tower("vision")
+    out = torch.stack([block.tokens_out for block in blocks], -1).double()
+    return (out / blocks[0].tokens_in[:, None]).mean(-1), out
+
+
+def evaluate(
+    model: Any, task: VqaTask, data: VqaData, *, batch_size: int = 32, advance: Advance | None = None
+) -> Evaluation:
+    """Answer every question of a split and account for it.
+
+    Args:
+        model: on its device.
+        task: how to batch and to answer.
+        data: the split.
+        batch_size: images a batch.
+        advance: told the number of images done, for a progress bar.
+    """
+    predictions: list[Prediction] = []
+    gflops, dense, kept, out = [], [], [], []
+    begin = time.perf_counter()
+    with evaluating(model):
+        for batch in batches(task, data, batch_size, model.device):
+            answered, encoded = task.predict(model, batch, data.answers)
+            predictions += answered
+            run, full = cost(model, encoded.trace)
+            share, tokens = kept_share(encoded.trace)
+            gflops.append(run.total)
+            dense.append(full.total)
+            kept.append(share[batch["image_index"].cpu()])
+            out.append(tokens)
+            if advance is not None:
+                advance(len(batch["samples"]))
+    return Evaluation(
+        task.name,
+        data.split,
+        task.metrics(predictions),
+        torch.cat(gflops),
+        torch.cat(dense),
+        torch.cat(kept),
+        torch.cat(out).mean(0).tolist(),
+        predictions,
+        time.perf_counter() - begin,
+    )
+
+
+def measure_reduction(model: Any, task: VqaTask, some: Sequence[Batch]) -> float:
+    """Reduction measured at the model's temperature; the decoder is counted as if it gave the reference answers."""
+    run, full = [], []
+    with evaluating(model):
+        for batch in some:
+            trace = task.expect_answers(model.encode(**task.inputs(batch)).trace, batch)
+            pruned, dense = cost(model, trace)
+            run.append(pruned.total)
+            full.append(dense.total)
+    return reduction(torch.cat(run), torch.cat(full))
+
+
+def calibrate(
+    model: Any,
+    task: VqaTask,
+    some: Sequence[Batch],
+    target: float,
+    *,
+    near: float | None = None,
+    tolerance: float = 0.003,
+    tried: Callable[[float, float], None] | None = None,
+) -> Found:
+    """Set the model's temperature to the one whose measured reduction on `some` batches meets `target`.
+
+    Args:
+        model, task: as for `evaluate`; the model's temperature and `pruning.reduction` are set.
+        some: batches to measure on.
+        target: reduction in (0, 1).
+        near: look around this temperature first.
+        tolerance: absolute, on the reduction.
+        tried: told every temperature and what it measured, for a progress bar.
+
+    Raises:
+        InputError: the target cannot be reached; says what can. After any error the settings are as before.
+    """
+    before = model.pruning
+    method = METHODS[before.method]
+
+    def measure(strength: float) -> float:
+        model.temperature = strength
+        value = measure_reduction(model, task, some)
+        if tried is not None:
+            tried(strength, value)
+        return value
+
+    low, high = method.bounds
+    try:
+        found = None
+        if near is not None:
+            try:
+                close = (max(low, near / 3), min(high, near * 3))
+                found = find_strength(measure, target, close, tolerance=tolerance, grid=3)
+            except InputError:
+                found = None
+        if found is None:
+            found = find_strength(measure, target, (low, high), tolerance=tolerance)
+    except BaseException:  # an interrupt too
+        model.pruning = before
+        raise
+    model.pruning = PruneConfig(**{**before.to_dict(), "temperature": found.strength, "reduction": found.reduction})
+    return found

@@ -1,0 +1,73 @@
+"""Writing files so that a crash, a kill or a full disk never leaves half of one."""
+
+import errno
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from madtp.errors import InputError
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside ``path`` to write to; it takes the place of ``path`` when the block ends without error.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; ``path`` is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile: its files are private, ours get the permissions of any other file of the user's.
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        ours = error.filename is None or Path(error.filename) in {temporary, path, *path.parents}
+        if error.errno is None or not ours:  # the block's own failure, e.g. an encoder's, or of a file it reads
+            raise
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        fix = "free the disk or choose another --out" if full else "choose another --out"
+        raise InputError(f"cannot write: {error.strerror}", path, fix) from error
+    finally:
+        # Quiet, for it must not hide the error that led here: where a parent is a file, even looking fails.
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def atomic_write(path: str | Path, data: bytes | str) -> None:
+    """Write ``data`` to ``path`` whole or not at all. Raises InputError as `atomic_path` does."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write ``obj`` as indented JSON, atomically."""
+    atomic_write(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
+
+
+def claim_folder(path: str | Path, overwrite: bool = False) -> Path:
+    """Make ``path`` an output folder of ours, before the work that fills it.
+
+    Raises:
+        InputError: it is a file, it cannot be made or written, or it holds something and ``overwrite`` is False.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError("is a file, not a folder", path, "choose another --out")
+        path.mkdir(parents=True, exist_ok=True)
+        if any(path.iterdir()) and not overwrite:
+            raise InputError("holds another run", path, "choose another --out or add --overwrite")
+    except OSError as error:
+        raise InputError(f"cannot be made: {error.strerror}", path, "choose another --out") from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise InputError("cannot be written", path, "choose another --out")
+    return path

@@ -1,0 +1,140 @@
+"""Attention over ragged batches through one function, `attend`, with named backends.
+
+Backends:
+    dense: one instance at a time, probabilities materialised, ordinary autograd. The oracle of the others.
+    blocked: query blocks that stay in cache, instances of like length together; exact gradients by recompute,
+        memory O(n d). Gives the statistics the scores need.
+    sdpa: torch's fused attention; no statistics.
+    auto: sdpa where no statistics are asked for, else blocked (dense while attention dropout is active).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from madtp.model.attention_blocked import blocked
+from madtp.model.attention_plan import plan
+
+Backend = Literal["auto", "dense", "blocked", "sdpa"]
+BACKENDS: tuple[str, ...] = ("auto", "dense", "blocked", "sdpa")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What the scores need of the attention probabilities `P [h, n, n]` of each instance.
+
+    Attributes:
+        class_row: `[t, h]` `P[h, pooled, j]`.
+        column: `[t]` `sum_i max_h P[h, i, j]` over content queries i.
+    """
+
+    class_row: Tensor
+    column: Tensor
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows of an instance's attention map the statistics read.
+
+    Attributes:
+        head: protected tokens at the front; the pooled token is the first of all.
+        tail: protected tokens at the end; if there are any, the pooled token is the last of all (CLIP text: EOT).
+    """
+
+    head: int = 1
+    tail: int = 0
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    *,
+    rows: Rows | None = None,
+    backend: str = "auto",
+    dropout: float = 0.0,
+) -> tuple[Tensor, Statistics | None]:
+    """`softmax(q k^T / sqrt(d)) v` of every instance over its own keys.
+
+    Args:
+        query: `[t, h, d]` packed.
+        key: `[s, h, d]` packed.
+        value: `[s, h, d]` packed.
+        query_lengths: `[b]` queries of each instance, CPU; 0 is allowed.
+        key_lengths: `[b]` keys of each instance, CPU.
+        rows: asks for `Statistics` of self-attention, saying which rows they read.
+        backend: see the module's text.
+        dropout: probability of dropping an attention probability; the statistics are taken before it.
+
+    Returns:
+        The output `[t, h, d]`, and the statistics if asked for.
+
+    Raises:
+        ValueError: unknown backend, or one that cannot give what is asked for.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"attention backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+    if backend == "auto":
+        backend = "dense" if dropout and rows is not None else "blocked" if rows is not None else "sdpa"
+    if backend == "dense":
+        return _dense(query, key, value, query_lengths, key_lengths, rows, dropout)
+    if backend == "blocked":
+        if dropout:
+            raise ValueError("attention backend 'blocked' has no dropout; use 'dense' or 'auto'")
+        out, class_row, column = blocked(query, key, value, query_lengths, key_lengths, rows)
+        return out, None if rows is None else Statistics(class_row, column)
+    if rows is not None:
+        raise ValueError("attention backend 'sdpa' gives no statistics; use 'blocked', 'dense' or 'auto'")
+    return _sdpa(query, key, value, query_lengths, key_lengths, dropout), None
+
+
+def _dense(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    rows: Rows | None,
+    dropout: float,
+) -> tuple[Tensor, Statistics | None]:
+    outs, class_rows, columns = [], [], []
+    splits = zip(
+        query.split(query_lengths.tolist()),
+        key.split(key_lengths.tolist()),
+        value.split(key_lengths.tolist()),
+        strict=True,
+    )
+    for q, k, v in splits:
+        score = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
+        probability = score.softmax(-1)
+        if rows is not None:
+            class_rows.append(probability[:, -1 if rows.tail else 0].T)
+            columns.append(probability[:, rows.head : len(q) - rows.tail].amax(0).sum(0))
+        outs.append(torch.einsum("hij,jhd->ihd", F.dropout(probability, dropout, dropout > 0), v))
+    out = torch.cat(outs)
+    return out, None if rows is None else Statistics(torch.cat(class_rows), torch.cat(columns))
+
+
+def _sdpa(
+    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor, dropout: float
+) -> Tensor:
+    chunks = plan(query_lengths, key_lengths, query.shape[1], query.device, limit=None)
+    if not chunks:  # no instance has a query
+        return torch.zeros_like(query)
+    outs = []
+    for chunk in chunks:
+        mask = None if chunk.key.even else chunk.key.mask[:, None, None]
+        q, k, v = chunk.query.take(query), chunk.key.take(key), chunk.key.take(value)
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        outs.append(chunk.query.pack(o.transpose(1, 2)))
+    if len(chunks) == 1 and chunks[0].query.place is not None:
+        return outs[0]
+    out = torch.cat(outs)
+    position = torch.cat([chunk.query.position for chunk in chunks])
+    inverse = torch.empty_like(position).scatter_(0, position, torch.arange(len(position), device=position.device))
+    return out.index_select(0, inverse)

@@ -1,0 +1,184 @@
+"""Query-blocked attention with the statistics of the scores, and its exact backward by recompute.
+
+For every block of queries the probabilities `[c, h, bq, n]` are made, used for the output and the statistics while they
+are in cache, and forgotten. The backward makes them again: only q, k and v are kept, O(n d) a layer, not O(h n n).
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from madtp.model.attention_plan import Chunk, plan
+
+if TYPE_CHECKING:
+    from madtp.model.attention import Rows
+
+# Elements of one block of probabilities: 2 MB of float32 stay in cache; a GPU wants them large.
+CPU_BLOCK, GPU_BLOCK = 1 << 19, 1 << 26
+
+
+def blocked(
+    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor, rows: "Rows | None"
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Output `[t, h, d]`, class row `[t, h]` and column `[t]` (the last two empty without `rows`); see `attend`."""
+    limit = CPU_BLOCK if query.device.type == "cpu" else GPU_BLOCK
+    heads = query.shape[1]
+    chunks = plan(query_lengths, key_lengths, heads, query.device, limit)
+    work = [_Work(chunk, rows, max(1, limit // (chunk.size * heads * chunk.key.n))) for chunk in chunks]
+    out: tuple[Tensor, Tensor, Tensor] = _Blocked.apply(query, key, value, work, rows is not None)
+    return out
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A chunk, which rows its statistics read, and how many queries make a block."""
+
+    chunk: Chunk
+    rows: "Rows | None"
+    queries: int
+
+    @property
+    def blocks(self) -> list[slice]:
+        n = self.chunk.query.n
+        return [slice(i, min(i + self.queries, n)) for i in range(0, n, self.queries)]
+
+    @cached_property
+    def content(self) -> Tensor:
+        """`[c, 1, nq]` 1 at content queries, else 0, float32."""
+        assert self.rows is not None
+        side = self.chunk.query
+        content = side.mask.float()
+        content[:, : self.rows.head] = 0
+        if self.rows.tail:
+            lengths = torch.tensor(side.lengths, device=side.device)[:, None]
+            content *= torch.arange(side.n, device=side.device) < lengths - self.rows.tail
+        return content[:, None]
+
+    def column(self, best: Tensor, block: slice) -> Tensor:
+        """`[c, n]` sum of `best [c, bq, n]` over the content queries of a block."""
+        assert self.rows is not None
+        if self.chunk.query.even and not self.rows.tail:
+            return best[:, max(0, self.rows.head - block.start) :].sum(1)
+        return torch.bmm(self.content[:, :, block].to(best.dtype), best)[:, 0]
+
+    @cached_property
+    def _bias(self) -> Tensor:
+        """`[c, 1, 1, n]` 0 at keys, -inf at padding."""
+        side = self.chunk.key
+        return torch.zeros(side.mask.shape, device=side.device).masked_fill_(~side.mask, float("-inf"))[:, None, None]
+
+    @cached_property
+    def _pooled(self) -> Tensor:
+        side = self.chunk.query
+        return torch.tensor(side.lengths, device=side.device) - 1
+
+    def read_pooled(self, row: Tensor, probability: Tensor, block: slice) -> None:
+        """Copy the pooled query's row `[c, h, n]` out of a block that holds it."""
+        assert self.rows is not None
+        if not self.rows.tail:
+            if block.start == 0:
+                row.copy_(probability[:, :, 0])
+            return
+        inside = ((self._pooled >= block.start) & (self._pooled < block.stop)).nonzero().view(-1)
+        row[inside] = probability[inside, :, self._pooled[inside] - block.start]
+
+    def add_pooled(self, gradient: Tensor, row: Tensor, block: slice) -> None:
+        """Add the gradient of the pooled query's row to a block's that holds it."""
+        assert self.rows is not None
+        if not self.rows.tail:
+            if block.start == 0:
+                gradient[:, :, 0] += row
+            return
+        inside = ((self._pooled >= block.start) & (self._pooled < block.stop)).nonzero().view(-1)
+        gradient[inside, :, self._pooled[inside] - block.start] += row[inside]
+
+    def probability(self, query: Tensor, key_t: Tensor) -> Tensor:
+        """`softmax(q k^T)` `[c, h, bq, n]`, float32 at least; the scale is in `query` already."""
+        if self.chunk.key.even:
+            score = _matmul(query, key_t)
+        else:  # the mask goes in with the product: one pass over the scores less
+            bias = self._bias.to(query.dtype).expand(-1, query.shape[1], -1, -1).flatten(0, 1)
+            score = torch.baddbmm(bias, query.flatten(0, 1), key_t.flatten(0, 1)).view(*query.shape[:3], -1)
+        return torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """`a @ b` over two leading axes. bmm on dense operands: matmul on strided ones is 1.5 times slower on the CPU."""
+    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).view(*a.shape[:3], b.shape[3])
+
+
+class _Blocked(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, work: list[_Work], statistics: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        t, heads, width = query.shape
+        wide = torch.promote_types(query.dtype, torch.float32)
+        out = torch.empty_like(query)
+        class_row = query.new_zeros((t if statistics else 0, heads), dtype=wide)
+        column = query.new_zeros(t if statistics else 0, dtype=wide)
+        for part in work:
+            chunk = part.chunk
+            q, k_t = (
+                chunk.query.take(query).contiguous() * width**-0.5,
+                chunk.key.take(key).contiguous().transpose(-1, -2),
+            )
+            v = chunk.key.take(value).contiguous()
+            outputs, sums = [], None
+            row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device) if statistics else None
+            for block in part.blocks:
+                probability = part.probability(q[:, :, block], k_t)
+                outputs.append(_matmul(probability.to(v.dtype), v))
+                if row is not None:
+                    some = part.column(probability.amax(1), block)
+                    sums = some if sums is None else sums + some
+                    part.read_pooled(row, probability, block)
+            whole = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
+            chunk.query.put(out, whole.transpose(1, 2))
+            if sums is not None and row is not None:
+                chunk.key.put(column, sums)
+                chunk.key.put(class_row, row.transpose(1, 2))
+        ctx.save_for_backward(query, key, value)
+        ctx.work, ctx.statistics = work, statistics
+        return out, class_row, column
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        grad_out, grad_row, grad_column = grads
+        query, key, value = ctx.saved_tensors
+        scale = query.shape[-1] ** -0.5
+        grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
+        for part in ctx.work:
+            chunk = part.chunk
+            q, k, v = (
+                chunk.query.take(query).contiguous() * scale,
+                chunk.key.take(key).contiguous(),
+                chunk.key.take(value).contiguous(),
+            )
+            d_out = chunk.query.take(grad_out).contiguous()
+            if not chunk.query.even:  # padding repeats a query; it must add nothing
+                d_out = d_out * chunk.query.mask[:, None, :, None].to(d_out.dtype)
+            if ctx.statistics:
+                d_row = chunk.key.take(grad_row[..., None])[..., 0]
+                d_column = chunk.key.take(grad_column[:, None, None])[:, :, None, :, 0]
+            d_q, d_k, d_v = [], torch.zeros_like(k), torch.zeros_like(v)
+            for block in part.blocks:
+                probability = part.probability(q[:, :, block], k.transpose(-1, -2))
+                d_v += _matmul(probability.transpose(-1, -2).to(v.dtype), d_out[:, :, block])
+                d_p = _matmul(d_out[:, :, block], v.transpose(-1, -2)).to(probability.dtype)
+                if ctx.statistics:
+                    winner = probability.argmax(1, keepdim=True)
+                    flow = d_column * part.content[:, :, block, None].to(d_p.dtype)
+                    d_p.scatter_add_(1, winner, flow)
+                    part.add_pooled(d_p, d_row, block)
+                d_s = probability * (d_p - (d_p * probability).sum(-1, keepdim=True))
+                d_s = d_s.to(q.dtype)
+                d_q.append(_matmul(d_s, k).mul_(scale))
+                d_k += _matmul(d_s.transpose(-1, -2), q[:, :, block])
+            chunk.query.put(grad_query, torch.cat(d_q, 2).transpose(1, 2))
+            chunk.key.put(grad_key, d_k.transpose(1, 2))
+            chunk.key.put(grad_value, d_v.transpose(1, 2))
+        return grad_query, grad_key, grad_value, None, None

@@ -1,0 +1,106 @@
+"""What all of our models share: the pruning settings, the guidance, and wrapping a stock model without copying it."""
+
+from dataclasses import replace
+from typing import Any, Self
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+
+from madtp.model.block import Guidance, Pruner
+from madtp.model.config import PruneConfig
+from madtp.prune import METHODS, Trace
+
+
+class Pruned:
+    """Mixin of a transformers model class (named after ours in the bases) that prunes tokens.
+
+    Class attributes to set: `config_class`, `stock_class` (the class that `from_dense` accepts).
+    """
+
+    stock_class: type[PreTrainedModel]
+    config: Any
+    madtp_guidance: Guidance
+
+    @property
+    def pruning(self) -> PruneConfig:
+        """How the model prunes; set it, or `temperature`, at any time."""
+        return PruneConfig.of(self.config.madtp)
+
+    @pruning.setter
+    def pruning(self, value: PruneConfig) -> None:
+        self.config.madtp = value.to_dict()
+
+    @property
+    def temperature(self) -> float | None:
+        """The knob of the compute budget; None = dense."""
+        return self.pruning.temperature
+
+    @temperature.setter
+    def temperature(self, value: float | None) -> None:
+        self.pruning = PruneConfig(**{**self.pruning.to_dict(), "temperature": value, "reduction": None})
+
+    def _pruner(self, tower: str, trace: Trace, *, gather: bool, provenance: bool) -> Pruner:
+        settings = self.pruning
+        return Pruner(
+            tower=tower,
+            trace=trace,
+            method=METHODS[settings.method],
+            strength=settings.temperature,
+            semantic=self.madtp_guidance.semantic_tokens,
+            query_map=self.madtp_guidance.query_map(tower),
+            gather=gather,
+            provenance=provenance,
+            training=self.training,  # type: ignore[attr-defined]
+        )
+
+    def renew_semantic_tokens(self, count: int) -> None:
+        """Replace the semantic tokens by `count` fresh ones, from torch's random state."""
+        old = self.madtp_guidance.semantic_tokens
+        fresh = torch.randn(count, old.shape[1], dtype=old.dtype, device=old.device) * old.shape[1] ** -0.5
+        self.madtp_guidance.semantic_tokens = nn.Parameter(fresh)
+        self.pruning = replace(self.pruning, semantic_tokens=count)
+
+    def _init_guidance(self, module: nn.Module) -> None:
+        """Semantic tokens of unit expected norm, so that affinities start in the size of the tokens' entries."""
+        if isinstance(module, Guidance):
+            init.normal_(module.semantic_tokens, mean=0.0, std=module.semantic_tokens.shape[-1] ** -0.5)
+
+    @classmethod
+    def from_dense(cls, model: PreTrainedModel, **madtp: Any) -> Self:
+        """Wrap a loaded stock model. Its parameters are shared, not copied; the model itself is left as it is.
+
+        Args:
+            model: an instance of `stock_class`.
+            **madtp: fields of `PruneConfig`.
+
+        Raises:
+            TypeError: `model` is of another class.
+        """
+        if not isinstance(model, cls.stock_class):
+            raise TypeError(f"{cls.__name__}.from_dense takes a {cls.stock_class.__name__}, got {type(model).__name__}")
+        settings = {
+            k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures", "madtp")
+        }
+        config = cls.config_class(**settings, madtp=PruneConfig(**madtp).to_dict())  # type: ignore[attr-defined]
+        with torch.device("meta"):
+            ours = cls(config)  # type: ignore[call-arg]
+        theirs = dict(model.named_modules())
+        reference = next(model.parameters())
+        for name, module in ours.named_modules():  # type: ignore[attr-defined]
+            if name in theirs:
+                module._parameters.update(theirs[name]._parameters)
+                module._buffers.update(theirs[name]._buffers)
+            elif isinstance(module, Guidance):
+                module.to_empty(device=reference.device).to(reference.dtype)
+                with torch.no_grad():
+                    for part in module.modules():
+                        ours._init_weights(part)  # type: ignore[attr-defined]
+        left = [name for name, parameter in ours.named_parameters() if parameter.is_meta]  # type: ignore[attr-defined]
+        assert not left, f"parameters without a counterpart in the stock model: {left}"
+        for name, module in model.named_children():
+            if getattr(module, "generation_config", None) is not None:
+                getattr(ours, name).generation_config = module.generation_config
+        ours.train(model.training)  # type: ignore[attr-defined]
+        return ours

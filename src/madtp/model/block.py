@@ -1,0 +1,155 @@
+"""What every block of every tower shares: guidance before attention, the pruning step after, the record of both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from madtp.model.attention import Rows, Statistics
+from madtp.model.ragged import Ragged
+from madtp.prune import BlockTrace, Evidence, Method, Provenance, Trace, semantic_feature
+from madtp.prune import affinity as token_affinity
+
+
+class Guidance(nn.Module):
+    """The semantic tokens, and a map into their width where a tower's differs (MADTP, section 3.2).
+
+    Args:
+        count: K.
+        width: D.
+        vision_width: width of the image tower's tokens; a `Linear` maps them if it is not D.
+    """
+
+    def __init__(self, count: int, width: int, vision_width: int) -> None:
+        super().__init__()
+        self.semantic_tokens = nn.Parameter(torch.empty(count, width))
+        self.vision_map = nn.Linear(vision_width, width) if vision_width != width else None
+
+    def query_map(self, tower: str) -> nn.Module | None:
+        """The map of a tower's tokens into the semantic tokens' width; None = identity."""
+        return self.vision_map if tower == "vision" else None
+
+
+@dataclass
+class Pruner:
+    """One tower's pruning during one forward.
+
+    Attributes:
+        tower: "vision" or "text".
+        trace: receives one entry a block.
+        method: how to decide; None = dense.
+        strength: the method's knob.
+        semantic: `[k, d]` semantic tokens.
+        query_map: map of tokens into width d; None = identity.
+        gather: collect the semantic feature F, for the alignment loss.
+        provenance: record where every original token is after each block.
+        training: passed on to the method.
+        rows: which tokens are protected.
+        feature: `[b, k, d]` sum of F over the blocks so far.
+    """
+
+    tower: str
+    trace: Trace
+    method: Method | None = None
+    strength: float | None = None
+    semantic: Tensor | None = None
+    query_map: Callable[[Tensor], Tensor] | None = None
+    gather: bool = False
+    provenance: bool = False
+    training: bool = False
+    rows: Rows = field(default_factory=Rows)
+    feature: Tensor | None = None
+    _where: tuple[Tensor, Tensor, Tensor] | None = None
+
+    @property
+    def active(self) -> bool:
+        return self.method is not None and self.strength is not None
+
+    def wants(self) -> Rows | None:
+        """The statistics a block's attention must give; None if nothing is pruned."""
+        return self.rows if self.active else None
+
+    def guide(self, x: Ragged) -> Tensor | None:
+        """Affinity `[t, k]` of a block's input tokens to the semantic tokens, gathering F on the way if asked to."""
+        guided = self.active and self.method is not None and self.method.guided
+        if self.semantic is None or not (guided or self.gather):
+            return None
+        query = x.values if self.query_map is None else self.query_map(x.values)
+        affinity = token_affinity(query, self.semantic)
+        if self.gather:
+            content = self._evidence(x).content()
+            wide = Ragged(affinity, x.lengths).padded()[0]
+            feature = semantic_feature(wide, Ragged(query, x.lengths).padded()[0], content)
+            self.feature = feature if self.feature is None else self.feature + feature
+        return affinity if guided else None
+
+    def prune(
+        self, block: int, x: Ragged, affinity: Tensor | None, statistics: Statistics | None, output: Tensor
+    ) -> Ragged:
+        """The pruning step: `x` after the self-attention residual in, fewer tokens out; identity when dense.
+
+        Args:
+            block: index of the block.
+            x: tokens after self-attention.
+            affinity: from `guide`.
+            statistics: of the block's attention probabilities.
+            output: `[t, h, d]` attention output per head, before the projection.
+        """
+        before = x.lengths
+        threshold = None
+        if self.active and statistics is not None:
+            assert self.method is not None and self.strength is not None
+            evidence = self._evidence(x, block, affinity, statistics, output)
+            decision = self.method.decide(evidence, self.strength, self.training)
+            threshold = decision.threshold
+            x = Ragged(decision.selection.apply(x.values), decision.selection.lengths)
+            if self.provenance:
+                self._follow(before, decision.selection.follow)
+        elif self.provenance:
+            self._follow(before, lambda owner, share: (owner, share))
+        extra = self.rows.head + self.rows.tail
+        where = self._record(x.lengths) if self.provenance else None
+        entry = BlockTrace(self.tower, block, before - extra, x.lengths - extra, threshold, where)
+        self.trace.blocks.append(entry)
+        return x
+
+    def _evidence(
+        self,
+        x: Ragged,
+        block: int = 0,
+        affinity: Tensor | None = None,
+        statistics: Statistics | None = None,
+        output: Tensor | None = None,
+    ) -> Evidence:
+        none = x.values.new_empty(len(x.values), 0)
+        return Evidence(
+            lengths=x.lengths,
+            class_row=none if statistics is None else statistics.class_row,
+            output_norm=none if output is None else output.norm(dim=-1),
+            column=x.values.new_zeros(len(x.values)) if statistics is None else statistics.column,
+            affinity=affinity,
+            head=self.rows.head,
+            tail=self.rows.tail,
+            block=block,
+        )
+
+    def _follow(self, lengths: Tensor, follow: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        if self._where is None:  # before the first block every content token is itself
+            content = [torch.arange(self.rows.head, int(n) - self.rows.tail) for n in lengths]
+            starts = (lengths.cumsum(0) - lengths).tolist()
+            owner = torch.cat([c + s for c, s in zip(content, starts, strict=True)]).to(self.semantic_device)
+            original = torch.tensor([len(c) for c in content])
+            self._where = (original, owner, torch.ones(len(owner), device=owner.device))
+        original, owner, share = self._where
+        self._where = (original, *follow(owner, share))
+
+    @property
+    def semantic_device(self) -> torch.device:
+        return torch.device("cpu") if self.semantic is None else self.semantic.device
+
+    def _record(self, lengths: Tensor) -> Provenance:
+        assert self._where is not None
+        original, owner, share = self._where
+        start = (lengths.cumsum(0) - lengths).repeat_interleave(original).to(owner.device)
+        return Provenance(original, owner - start, share)

@@ -1,0 +1,109 @@
+"""Reading weight files that others wrote: nothing in them is run, and what is wrong with one is said in one line."""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from madtp.errors import InputError
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state dict in the names of whoever wrote it.
+
+    Attributes:
+        state: tensors by name.
+        temperature: the pruning temperature stored beside them; None = none was, or the model is dense.
+    """
+
+    state: dict[str, Tensor]
+    temperature: float | None = None
+
+
+def read_checkpoint(path: str | Path) -> Checkpoint:
+    """Read a `.pth` (`{"model": state, ...}` or a bare state dict) or a `.safetensors` file.
+
+    Raises:
+        InputError: no such file, cut short, no checkpoint, or a pickle that holds code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError("is a folder", path, "name the checkpoint file itself (.pth or .safetensors)")
+    if not path.is_file():
+        raise InputError("no such file", path, "name a checkpoint (.pth or .safetensors)")
+    try:
+        content = read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path) from error
+    return _checkpoint(content, path)
+
+
+def read_safetensors(path: Path, *, tensors: bool = True) -> dict[str, Tensor]:
+    """All tensors of a safetensors file; with `tensors=False` only the check that it is whole.
+
+    Raises:
+        InputError: the file is cut short or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+    except SafetensorError as error:
+        raise InputError(
+            f"cut short or not a safetensors file ({error})", path, "copy or download the file again"
+        ) from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a spoilt pickle can make the reader stumble in any way
+        if re.search("GLOBAL|unrecognized function|allowlisted", str(error)):
+            raise InputError(
+                "holds more than tensors and numbers, and loading it could run code",
+                path,
+                "load it where you trust it and save the state dict alone",
+            ) from error
+        raise InputError("cut short or not a checkpoint", path, "copy or download the file again") from error
+
+
+def _checkpoint(content: Any, path: Path) -> Checkpoint:
+    state, temperature = content, None
+    if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
+        state, temperature = content["model"], _temperature(content.get("temperature"), path)
+    if not isinstance(state, Mapping) or not state:
+        raise InputError("holds no state dict", path, "a checkpoint is {'model': state dict} or a state dict")
+    strange = [str(name) for name, value in state.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if strange:
+        raise InputError(
+            f"holds no state dict: {listed(strange)} are no tensors",
+            path,
+            "a checkpoint is {'model': state dict} or a state dict",
+        )
+    return Checkpoint(dict(state), temperature)
+
+
+def _temperature(value: Any, path: Path) -> float | None:
+    if value is None:
+        return None
+    try:
+        temperature = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"its temperature is no number: {value!r}", path) from error
+    if not math.isfinite(temperature) or temperature < 0:
+        raise InputError(f"its temperature is {temperature}, not 0 (dense) or more", path)
+    return temperature or None
+
+
+def listed(names: list[str] | set[str]) -> str:
+    """How many, and the first five: `7 (a, b, c, d, e, ...)`."""
+    first = sorted(names)[:5]
+    return f"{len(names)} ({', '.join(first)}{', ...' if len(names) > 5 else ''})"

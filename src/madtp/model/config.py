@@ -1,0 +1,74 @@
+"""`config.madtp`: how a model prunes, saved with it."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from transformers import BlipConfig
+
+from madtp.errors import InputError
+from madtp.model.attention import BACKENDS
+from madtp.prune import METHODS
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How a model prunes.
+
+    Attributes:
+        method: key of `madtp.prune.METHODS`.
+        temperature: the one knob of the compute budget; None = dense. For the comparators it is the share of the
+            content tokens that every block prunes.
+        semantic_tokens: K, number of semantic tokens shared by both modalities.
+        alpha: weight of the alignment loss in training.
+        attention: backend, see `madtp.model.attention`.
+        reduction: 1 - GFLOPs(pruned) / GFLOPs(dense) measured at `temperature` when it was chosen; None = not measured.
+    """
+
+    method: str = "madtp"
+    temperature: float | None = None
+    semantic_tokens: int = 100
+    alpha: float = 0.1
+    attention: str = "auto"
+    reduction: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise InputError(f"unknown pruning method {self.method!r}", "madtp.method", f"one of {', '.join(METHODS)}")
+        if self.temperature is not None and not self.temperature > 0:
+            raise InputError(
+                f"temperature {self.temperature} is not above 0", "madtp.temperature", "use None for dense"
+            )
+        if METHODS[self.method].knob == "prune_share" and self.temperature is not None and self.temperature >= 1:
+            raise InputError(
+                f"{self.method} prunes a share of the tokens, got {self.temperature}", "madtp.temperature", "use 0..1"
+            )
+        if self.semantic_tokens < 1:
+            raise InputError(f"{self.semantic_tokens} semantic tokens", "madtp.semantic_tokens", "use 1 or more")
+        if self.attention not in BACKENDS:
+            raise InputError(
+                f"unknown attention {self.attention!r}", "madtp.attention", f"one of {', '.join(BACKENDS)}"
+            )
+
+    @classmethod
+    def of(cls, value: "PruneConfig | dict[str, Any] | None") -> "PruneConfig":
+        """From what a config file holds; an unknown key is refused."""
+        if isinstance(value, PruneConfig):
+            return value
+        given: dict[str, Any] = {} if value is None else dict(value)
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise InputError(
+                f"unknown keys {', '.join(unknown)}", "config.madtp", f"known are {', '.join(sorted(known))}"
+            )
+        return cls(**given)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class MadtpBlipConfig(BlipConfig):
+    """A `BlipConfig` with one more field, `madtp`: the dictionary form of `PruneConfig`."""
+
+    model_type = "madtp_blip"
+    madtp: dict[str, Any] | None = None

@@ -1,0 +1,148 @@
+"""Loading a model folder whose class is not known beforehand."""
+
+import json
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from madtp.errors import InputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
+
+# `architectures` of config.json -> our class in madtp.model.blip. A stock model loads as ours, dense.
+CLASSES = {
+    "BlipForQuestionAnswering": "MadtpBlipForQuestionAnswering",
+    "MadtpBlipForQuestionAnswering": "MadtpBlipForQuestionAnswering",
+}
+MODEL_TYPES = ("blip", "madtp_blip")
+_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+
+
+def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
+    """Load a model of ours, or a stock BLIP as one of ours, from a folder or a hub id.
+
+    Args:
+        path: folder with config.json and weights, or a hub id.
+        **kwargs: passed to `from_pretrained`.
+
+    Raises:
+        InputError: no such folder, no config.json, an architecture that is not supported, or weights that are missing,
+            cut short, or of another shape than config.json says.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise InputError("is a file, not a model folder", path, "convert a checkpoint with `madtp convert` first")
+    if folder.is_dir():
+        config = _config(folder)
+        _check_weights(folder)
+    elif _HUB_ID.fullmatch(str(path)) and not str(path).startswith("."):
+        config = _hub_config(str(path), kwargs)
+    else:
+        raise InputError("no such folder", path, "name a model folder or a hub id")
+    cls = _class(config, path)
+    try:
+        with quiet_host():
+            model, report = cls.from_pretrained(path, output_loading_info=True, **kwargs)
+    except InputError as error:
+        raise InputError(error, folder / "config.json") from error
+    except OSError as error:
+        raise InputError(f"no weights can be loaded: {error}", path) from error
+    except RuntimeError as error:
+        if "mismatch" not in str(error):
+            raise
+        raise InputError(
+            "the weights have other shapes than config.json says",
+            path,
+            "keep config.json and weights of one model together",
+        ) from error
+    _check_report(report, config, path)
+    return model
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    if not file.is_file():
+        raise InputError("no config.json in this folder", folder, "name a model folder (see `madtp convert`)")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise InputError(f"not JSON: {error}", file) from error
+    if not isinstance(config, dict):
+        raise InputError("holds no JSON object", file)
+    return config
+
+
+def _hub_config(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
+    from transformers import PreTrainedConfig
+
+    keys = ("revision", "cache_dir", "token", "local_files_only", "subfolder")
+    try:
+        config: dict[str, Any] = PreTrainedConfig.get_config_dict(name, **{k: kwargs[k] for k in keys if k in kwargs})[
+            0
+        ]
+    except OSError as error:
+        raise InputError("no such folder, and no model of this name on the hub can be reached", name) from error
+    return config
+
+
+def _class(config: dict[str, Any], path: str | Path) -> Any:
+    architecture = (config.get("architectures") or ["none"])[0]
+    if config.get("model_type") not in MODEL_TYPES or architecture not in CLASSES:
+        raise InputError(
+            f"architecture {architecture} (model_type {config.get('model_type')}) is not supported",
+            Path(path) / "config.json",
+            f"supported are {', '.join(CLASSES)}",
+        )
+    from madtp.model import blip
+
+    return getattr(blip, CLASSES[architecture])
+
+
+def _check_weights(folder: Path) -> None:
+    from madtp.model.checkpoint import read_safetensors
+
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+            raise InputError("not an index of weight files", index) from error
+        missing = [name for name in names if not (folder / name).is_file()]
+        if missing:
+            raise InputError(f"names files that are not there: {', '.join(missing[:5])}", index)
+    for file in sorted(folder.glob("*.safetensors")):
+        read_safetensors(file, tensors=False)
+
+
+def _check_report(report: dict[str, Any], config: dict[str, Any], path: str | Path) -> None:
+    from madtp.model.checkpoint import listed
+
+    stock = config["model_type"] == "blip"  # has no guidance; it starts untrained
+    missing = {name for name in report["missing_keys"] if not (stock and name.startswith("madtp_"))}
+    if missing:
+        raise InputError(f"the weights lack {listed(missing)}", path, "the file is of another model, or incomplete")
+    left = {name for name in report["unexpected_keys"] if not name.endswith("position_ids")}
+    if left:
+        logger.warning("%s: weights that this model does not use: %s", path, listed(left))
+
+
+@contextmanager
+def quiet_host() -> Iterator[None]:
+    """Transformers without progress bars and warnings (it remarks on every stock model loaded as ours)."""
+    from transformers.utils import logging as host
+
+    level, bars = host.get_verbosity(), host.is_progress_bar_enabled()
+    host.set_verbosity_error()
+    host.disable_progress_bar()
+    try:
+        yield
+    finally:
+        host.set_verbosity(level)
+        if bars:
+            host.enable_progress_bar()

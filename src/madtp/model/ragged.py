@@ -1,0 +1,63 @@
+"""Ragged batches as the towers pass them on: packed token vectors and the number of tokens of each instance."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from madtp.prune.packed import pad, valid
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Tokens of `b` instances, packed one after another.
+
+    Attributes:
+        values: `[t, c]`.
+        lengths: `[b]` tokens of each instance, int64 on the CPU: loops and shapes need them there.
+    """
+
+    values: Tensor
+    lengths: Tensor
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """`b + 1` packed positions: instance i is `values[offsets[i]:offsets[i + 1]]`."""
+        return [0, *self.lengths.cumsum(0).tolist()]
+
+    @cached_property
+    def longest(self) -> int:
+        return int(self.lengths.max()) if len(self.lengths) else 0
+
+    @classmethod
+    def from_padded(cls, padded: Tensor, mask: Tensor | None = None) -> "Ragged":
+        """From `[b, n, c]` and a `[b, n]` mask (nonzero = token) with its padding anywhere."""
+        b, n = padded.shape[:2]
+        flat = padded.reshape(b * n, *padded.shape[2:])
+        if mask is None or bool(mask.bool().all()):
+            return cls(flat, torch.full((b,), n, dtype=torch.long))
+        mask = mask.bool()
+        return cls(flat.index_select(0, mask.reshape(-1).nonzero().view(-1)), mask.sum(-1).cpu())
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """`[b, n, c]` with zeros as padding on the right, and its `[b, n]` int64 mask."""
+        lengths = self.lengths.to(self.values.device)
+        mask = valid(lengths, self.longest)
+        out = pad(self.values, lengths, self.longest)
+        if not bool((self.lengths == self.longest).all()):
+            out = out.masked_fill(~mask.view(*mask.shape, *[1] * (out.dim() - 2)), 0)
+        return out, mask.long()
+
+    def first(self) -> Tensor:
+        """`[b, c]` the first (pooled) token of each instance."""
+        start = torch.tensor(self.offsets[:-1], dtype=torch.long, device=self.values.device)
+        return self.values.index_select(0, start)
+
+    def instance(self, i: int) -> Tensor:
+        """`[n_i, c]` the tokens of one instance."""
+        return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def with_values(self, values: Tensor) -> "Ragged":
+        """Other vectors for the same tokens."""
+        return Ragged(values, self.lengths)

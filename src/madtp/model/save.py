@@ -1,0 +1,36 @@
+"""Saving a model with its processor, each file whole or as it was."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from madtp.errors import InputError
+from madtp.model.load import quiet_host
+
+
+def save_model(model: Any, processor: Any, out: Path) -> None:
+    """Weights (safetensors), config and processor into `out`; the config, which makes it a model folder, last.
+
+    Raises:
+        InputError: the disk is full or the folder cannot be written; what was there stays.
+    """
+    temporary = None
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".saving.", dir=out))
+        with quiet_host():
+            model.save_pretrained(temporary)
+            processor.save_pretrained(temporary)
+        for file in sorted(temporary.iterdir(), key=lambda f: f.name == "config.json"):
+            file.chmod(0o644)
+            os.replace(file, out / file.name)
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write: {said}", out, "free the disk or choose another --out") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,34 @@
+"""The method, alone: torch and nothing else. Tensors and floats in, tensors out.
+
+Deciding (scores, threshold -> `Selection`) is apart from applying: `Selection.apply` to features, `.follow` for
+provenance.
+"""
+
+from madtp.prune.align import affinity, alignment_loss, semantic_feature
+from madtp.prune.baselines import METHODS
+from madtp.prune.merge import Selection, select
+from madtp.prune.score import class_score, self_score, token_importance, token_score
+from madtp.prune.step import Decision, Evidence, Method
+from madtp.prune.threshold import keep_above, threshold
+from madtp.prune.trace import BlockTrace, Provenance, Trace
+
+__all__ = [
+    "METHODS",
+    "BlockTrace",
+    "Decision",
+    "Evidence",
+    "Method",
+    "Provenance",
+    "Selection",
+    "Trace",
+    "affinity",
+    "alignment_loss",
+    "class_score",
+    "keep_above",
+    "select",
+    "self_score",
+    "semantic_feature",
+    "threshold",
+    "token_importance",
+    "token_score",
+]

@@ -1,0 +1,46 @@
+"""Token importance scores (TIS) of one block, for instances padded to `n` tokens (MADTP, section 3.3).
+
+Every score is one number a token, higher = kept, and means something at content tokens only. The shares (`self_score`,
+`token_score`) ignore what stands elsewhere and are 0 there.
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+EPS = 1e-8
+
+
+def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
+    """`S_cls[j] = sum_h P[h,0,j] w[h,j]`: attention from the pooled token, heads weighted by their output's norm at j.
+
+    Args:
+        class_row: `P[h, pooled, j]`, attention probabilities of the pooled token's query.
+        output_norm: `|o[h, j]|`, norm of each head's attention output before the projection.
+    """
+    weight = output_norm / (output_norm.sum(-1, keepdim=True) + EPS)
+    return (class_row * weight).sum(-1)
+
+
+def _share(score: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    score = score.masked_fill(~content, 0.0)
+    return score / (score.sum(-1, keepdim=True) + EPS)
+
+
+def self_score(column: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """`S_self`: attention content tokens pay to token j (`sum_i max_h P[h,i,j]`), as a share of the instance's sum."""
+    return _share(column, content)
+
+
+def token_score(best: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """`S_tok`: how strongly some semantic token claims token j (`max_k A[j,k]`), as a share of the instance's sum.
+
+    The sum can be negative; the published models live with that, so it is kept as it is.
+    """
+    return _share(best, content)
+
+
+def token_importance(
+    class_score: Float[Tensor, "b n"], self_score: Float[Tensor, "b n"], token_score: Float[Tensor, "b n"]
+) -> Float[Tensor, "b n"]:
+    """`TIS = (S_cls + S_self + S_tok) / 3`; higher = kept."""
+    return (class_score + self_score + token_score) / 3

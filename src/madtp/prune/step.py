@@ -1,0 +1,104 @@
+"""One pruning step of one block: evidence -> decision. Methods differ only in how they decide."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from madtp.prune.merge import Selection, select
+from madtp.prune.packed import pad, valid
+from madtp.prune.score import class_score, self_score, token_importance, token_score
+from madtp.prune.threshold import keep_above, threshold
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a block offers to decide on: packed, `t` tokens of `b` instances, protected tokens included.
+
+    Attributes:
+        lengths: `[b]` tokens of each instance, on the CPU.
+        class_row: `[t, h]` attention probability of the pooled token's query at each token.
+        output_norm: `[t, h]` norm of each head's attention output at each token.
+        column: `[t]` `sum_i max_h P[h,i,j]` over content queries i.
+        affinity: `[t, k]` A of the block's input tokens; None for methods without guidance.
+        head: protected tokens at the front of each instance (the pooled token; CLIP text: BOT).
+        tail: protected tokens at its end (CLIP text: EOT, its pooled token).
+        fewest: an instance that would keep fewer content tokens is left whole.
+        block: index of the block.
+    """
+
+    lengths: Int[Tensor, " b"]
+    class_row: Float[Tensor, "t h"]
+    output_norm: Float[Tensor, "t h"]
+    column: Float[Tensor, " t"]
+    affinity: Float[Tensor, "t k"] | None
+    head: int = 1
+    tail: int = 0
+    fewest: int = 1
+    block: int = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.column.device
+
+    def padded(self, values: Float[Tensor, "t *c"]) -> Float[Tensor, "b n *c"]:
+        """`values` in the padded layout that scores are computed in, float32 at least."""
+        values = values if values.dtype == torch.float64 else values.float()
+        return pad(values, self.lengths.to(self.device), int(self.lengths.max()))
+
+    def content(self) -> Bool[Tensor, "b n"]:
+        """Which padded positions hold a token that may be pruned."""
+        n = int(self.lengths.max())
+        lengths = self.lengths.to(self.device)
+        mask = valid(lengths - self.tail, n)
+        mask[:, : self.head] = False
+        return mask
+
+    def class_scores(self) -> Float[Tensor, "b n"]:
+        """S_cls of every token, padded."""
+        return class_score(self.padded(self.class_row), self.padded(self.output_norm))
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A step's result: the selection, and the threshold of each instance where the method has one."""
+
+    selection: Selection
+    threshold: Float[Tensor, " b"] | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to decide. `decide(evidence, strength, training)`; `strength` is the one knob of its compute budget.
+
+    Attributes:
+        name: as in configs and on the command line.
+        knob: what `strength` is: "temperature" (higher prunes more, not strictly) or "prune_share" (in [0, 1)).
+        guided: True if it needs the affinity to the semantic tokens.
+        decide: evidence -> decision.
+        bounds: `(low, high)` of useful strengths, for the budget search.
+    """
+
+    name: str
+    knob: str
+    guided: bool
+    decide: Callable[[Evidence, float, bool], Decision]
+    bounds: tuple[float, float]
+
+
+def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """Dynamic token pruning: keep `TIS > theta`, merge the rest by TIS. `strength` is the temperature tau."""
+    assert evidence.affinity is not None, "MADTP needs the affinity to the semantic tokens"
+    content = evidence.content()
+    affinity = evidence.padded(evidence.affinity)
+    importance = token_importance(
+        evidence.class_scores(),
+        self_score(evidence.padded(evidence.column), content),
+        token_score(affinity.amax(-1), content),
+    )
+    with torch.no_grad():  # the decision itself carries no gradient; the merge weights do
+        theta = threshold(affinity, importance, content, strength)
+        keep = keep_above(importance, theta, content, evidence.fewest)
+    return Decision(select(keep, content, importance, evidence.lengths), theta)

@@ -1,0 +1,40 @@
+"""The learnable threshold of dynamic token pruning (MADTP, section 3.3)."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def threshold(
+    affinity: Float[Tensor, "b n k"],
+    importance: Float[Tensor, "b n"],
+    content: Bool[Tensor, "b n"],
+    temperature: float,
+) -> Float[Tensor, " b"]:
+    """`theta = min_k sum_j softmax_j(A[j,k] / tau) TIS[j]` of every instance.
+
+    Args:
+        affinity: A, content tokens against semantic tokens.
+        importance: TIS; higher = kept.
+        content: which tokens take part.
+        temperature: tau > 0. tau -> infinity gives the mean TIS; the number kept is not monotone in tau.
+    """
+    logits = (affinity / temperature).masked_fill(~content[..., None], torch.finfo(affinity.dtype).min)
+    weight = torch.softmax(logits, dim=1)
+    return (weight * importance.masked_fill(~content, 0.0)[..., None]).sum(1).amin(-1)
+
+
+def keep_above(
+    importance: Float[Tensor, "b n"], theta: Float[Tensor, " b"], content: Bool[Tensor, "b n"], fewest: int = 1
+) -> Bool[Tensor, "b n"]:
+    """Content tokens with `TIS > theta`; all of an instance's where too few stay, or too few go to be merged.
+
+    With n content tokens of which m stay, an instance is left whole if `m < fewest` or `n - m <= 1`.
+
+    Args:
+        fewest: 1 in the method; 2 in the public code's CLIP image tower.
+    """
+    keep = (importance > theta[:, None]) & content
+    m, n = keep.sum(-1), content.sum(-1)
+    whole = (m < fewest) | (n - m <= 1)
+    return torch.where(whole[:, None], content, keep)

@@ -1,0 +1,75 @@
+"""What a run did: tokens in and out of every pruning step, thresholds, and where every original token went."""
+
+from dataclasses import dataclass, field
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where the original content tokens of `b` instances are after a block, packed over instances.
+
+    Attributes:
+        lengths: `[b]` original content tokens of each instance.
+        owner: `[p]` index, among its instance's tokens after the block (pooled token = 0), of the token that holds it.
+        share: `[p]` weight it carries there; 1 = still itself, less = merged with others.
+    """
+
+    lengths: Int[Tensor, " b"]
+    owner: Int[Tensor, " p"]
+    share: Float[Tensor, " p"]
+
+    def of(self, instance: int) -> tuple[Tensor, Tensor]:
+        """`owner` and `share` of one instance."""
+        start = int(self.lengths[:instance].sum())
+        stop = start + int(self.lengths[instance])
+        return self.owner[start:stop], self.share[start:stop]
+
+
+@dataclass(frozen=True)
+class BlockTrace:
+    """One block of one tower, for `b` instances. Counts are of content tokens; a merged token counts as one.
+
+    Attributes:
+        tower: "vision" or "text".
+        block: index of the block, from 0.
+        tokens_in: `[b]` content tokens before the pruning step.
+        tokens_out: `[b]` content tokens after it.
+        threshold: `[b]` theta, where the method has one.
+        provenance: where the tower's input tokens are now, if it was asked for.
+    """
+
+    tower: str
+    block: int
+    tokens_in: Int[Tensor, " b"]
+    tokens_out: Int[Tensor, " b"]
+    threshold: Float[Tensor, " b"] | None = None
+    provenance: Provenance | None = None
+
+
+@dataclass
+class Trace:
+    """All blocks of a forward, in order of execution, and what else its cost depends on.
+
+    Attributes:
+        blocks: one entry a block a tower, also where nothing was pruned.
+        image_index: `[q]` for each text instance, the image instance it looks at.
+        decoder_tokens: `[q]` tokens pushed through the decoder for each text instance (all answers or steps added up).
+        decoder_pairs: `[q]` query-key pairs of its self-attention.
+        decoder_sequences: `[q]` times the keys and values of the text instance's states were computed.
+    """
+
+    blocks: list[BlockTrace] = field(default_factory=list)
+    image_index: Int[Tensor, " q"] | None = None
+    decoder_tokens: Int[Tensor, " q"] | None = None
+    decoder_pairs: Int[Tensor, " q"] | None = None
+    decoder_sequences: Int[Tensor, " q"] | None = None
+
+    def tower(self, name: str) -> list[BlockTrace]:
+        """The blocks of one tower, in order."""
+        return [block for block in self.blocks if block.tower == name]
+
+    def steps(self, instance: int = 0) -> list[tuple[str, int, int]]:
+        """`(tower, content tokens in, out)` of one instance in order of execution."""
+        return [(b.tower, int(b.tokens_in[instance]), int(b.tokens_out[instance])) for b in self.blocks]

@@ -1,0 +1,86 @@
+"""Settings of a training run, and what follows from them alone: learning rate and optimiser."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from madtp.cost.budget import check_reduction
+from madtp.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a run. Saved with its checkpoint: a resumed run must have the same.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch_size: images a step and process.
+        questions: most questions of an image in one epoch, drawn anew each time; 0 = all.
+        lr: peak learning rate of AdamW; linear warm-up over the first `warmup` share of the steps, then a cosine to 1%.
+        weight_decay: on matrices alone (not on norms, biases, embeddings of position).
+        clip: largest gradient norm.
+        accumulate: batches a step.
+        precision: "no" (float32), "bf16" or "fp16".
+        shift: training images are moved by up to so many pixels.
+        seed: of weights, order and draws.
+        val_images: images of the validation split used after each epoch; 0 = all.
+        eval_every: epochs between validations.
+        save_every: steps between checkpoints.
+        reductions: budgets to compress to, taken in turn step by step; 0 among them = also train the dense model;
+            none = leave the temperature alone. With several, one model serves all, and its temperature meets the last.
+        tag_epochs: first epochs in which the image tower trains alone, on the tagging loss; for towers from scratch.
+        ramp: share of the steps over which the target rises to it.
+    """
+
+    epochs: int = 10
+    batch_size: int = 16
+    questions: int = 6
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    warmup: float = 0.05
+    clip: float = 1.0
+    accumulate: int = 1
+    precision: str = "no"
+    shift: int = 0
+    seed: int = 0
+    val_images: int = 0
+    eval_every: int = 1
+    save_every: int = 100
+    reductions: tuple[float, ...] = ()
+    tag_epochs: int = 0
+    ramp: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "eval_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{getattr(self, name)} is too small", f"--{name.replace('_', '-')}", "use 1 or more")
+        if self.precision not in ("no", "bf16", "fp16"):
+            raise InputError(f"unknown precision {self.precision!r}", "--precision", "one of no, bf16, fp16")
+        for budget in self.reductions:
+            if budget:
+                check_reduction(budget)
+        if not self.lr > 0:
+            raise InputError(f"{self.lr:g} is not above 0", "--lr")
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a cosine to 1% of the peak."""
+    warm = max(1, int(config.warmup * steps))
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    share = (step - warm) / max(1, steps - warm)
+    return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices alone."""
+    plain = {
+        n for n, p in model.named_parameters() if p.ndim < 2 or "position_embedding" in n or "class_embedding" in n
+    }
+    groups = [
+        {"params": [p for n, p in model.named_parameters() if n not in plain], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in model.named_parameters() if n in plain], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)

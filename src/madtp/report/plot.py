@@ -1,0 +1,170 @@
+"""The two plots of a report, as SVG that takes its colours from the page. Needs matplotlib (the `plots` extra)."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from madtp.errors import InputError
+from madtp.report.table import Figures, Report, figures, metric_names, number, rows_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SERIES = 6  # colours the page defines: --series-0 ... --series-5
+_MARKERS = "osD^vP"
+_LINES = ("-", "--", "-.", ":")
+# Stand-ins drawn by matplotlib, then replaced by the page's own colours, so that one SVG serves light and dark.
+_TEXT, _FAINT = "#010101", "#020202"
+_STAND_INS = {_TEXT: "var(--text)", _FAINT: "var(--line)"} | {
+    f"#0301{i:02x}": f"var(--series-{i})" for i in range(SERIES)
+}
+_LEAST_SPAN = 0.10  # of the quality axis: a difference of noise must not look like a cliff
+
+
+def check_plots() -> None:
+    """Call it before a long run that ends in a report.
+
+    Raises:
+        InputError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise InputError("plots need matplotlib", "report.html", 'pip install "madtp[plots]"') from error
+
+
+def quality_plot(report: Report) -> str | None:
+    """SVG of the main metric against measured GFLOPs; None if no row has both."""
+    drawn = [(row.gflops, row.quality, row) for row in figures(report)]
+    placed = [(cost, quality, row) for cost, quality, row in drawn if cost is not None and quality is not None]
+    if not placed:
+        return None
+    figure, axes = _new_figure()
+    for index, (cost, quality, row) in enumerate(placed):
+        if row.p50 is not None and row.p95 is not None:
+            axes.plot([row.p50, row.p95], [100 * quality] * 2, color=_colour(index), linewidth=1.2, marker="|", ms=6)
+        axes.plot([cost], [100 * quality], color=_colour(index), marker=_marker(index), ms=8, linestyle="none")
+        axes.annotate(
+            _literal(row.name),
+            (cost, 100 * quality),
+            xytext=(0, 9),
+            textcoords="offset points",
+            ha="center",
+            color=_TEXT,
+        )
+    costs = [cost for cost, _, _ in placed]
+    dense = next((quality for _, quality, row in placed if row.dense), None)
+    if dense is not None:
+        axes.axhline(100 * dense, color=_FAINT, linewidth=1, linestyle="--", zorder=0)
+    axes.set_xlim(0, 1.12 * max([*costs, *(row.p95 or 0.0 for _, _, row in placed)]) or 1.0)
+    axes.set_ylim(*_quality_span([quality for _, quality, _ in placed]))
+    axes.set_xlabel("GFLOPs per instance (mean; bar: p50 to p95)", color=_TEXT)
+    axes.set_ylabel(_literal(f"{metric_names(report)[0].replace('_', ' ')} (%)"), color=_TEXT)
+    return _svg(figure, _quality_words(placed))
+
+
+def _quality_words(placed: Sequence[tuple[float, float, Figures]]) -> str:
+    told = "; ".join(f"{row.label}: {100 * quality:.1f}% at {cost:.3g} GFLOPs" for cost, quality, row in placed)
+    return f"Quality against GFLOPs. {told}."
+
+
+def _quality_span(qualities: Sequence[float]) -> tuple[float, float]:
+    """Limits of the quality axis in percent: room around the points, ``_LEAST_SPAN`` at least, within what can be."""
+    low, high = min(qualities), max(qualities)
+    middle, half = (low + high) / 2, max(0.7 * (high - low), _LEAST_SPAN / 2)
+    bottom, top = max(middle - half, -0.02), middle + half
+    if high <= 1:  # a share; the margin leaves room for the mark
+        top = min(top, 1.02)
+    return 100 * min(bottom, top - _LEAST_SPAN), 100 * max(top, bottom + _LEAST_SPAN)
+
+
+def tokens_plot(report: Report) -> str | None:
+    """SVG of the mean number of tokens after each vision block; None if no row has it."""
+    lines: dict[str, list[float]] = {}
+    for row, told in zip(rows_of(report), figures(report), strict=True):
+        counts = [number(value) for value in (row.get("tokens") or {}).get("per_block") or ()]
+        known = [count for count in counts if count is not None]
+        if known and len(known) == len(counts):  # a gap would shift the blocks after it
+            lines[told.label] = known
+    if not lines:
+        return None
+    figure, axes = _new_figure()
+    for index, (name, known) in enumerate(lines.items()):
+        axes.plot(
+            range(1, len(known) + 1),
+            known,
+            color=_colour(index),
+            marker=_marker(index),
+            linestyle=_LINES[index % len(_LINES)],
+            linewidth=1.8,
+            ms=5,
+            label=_literal(name),
+        )
+    blocks = max(map(len, lines.values()))
+    axes.set_xlim(0.5, blocks + 0.5)
+    axes.set_xticks(range(1, blocks + 1, max(1, blocks // 12)))
+    axes.set_ylim(0, 1.08 * max(map(max, lines.values())) or 1.0)
+    axes.set_xlabel("block of the image tower", color=_TEXT)
+    axes.set_ylabel("tokens after the block (mean)", color=_TEXT)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=_TEXT)
+    return _svg(figure, _tokens_words(lines))
+
+
+def _tokens_words(lines: Mapping[str, Sequence[float]]) -> str:
+    told = "; ".join(f"{name}: {', '.join(f'{count:.0f}' for count in counts)}" for name, counts in lines.items())
+    return f"Mean tokens after each block of the image tower. {told}."
+
+
+def _literal(text: str) -> str:
+    """``text`` with its dollar signs kept from being read as formulas."""
+    return text.replace("$", r"\$")
+
+
+def _colour(index: int) -> str:
+    return f"#0301{index % SERIES:02x}"
+
+
+def _marker(index: int) -> str:
+    return _MARKERS[index % len(_MARKERS)]
+
+
+def _new_figure() -> tuple[Figure, Axes]:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.patch.set_visible(False)
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(_FAINT)
+    axes.tick_params(color=_FAINT, labelcolor=_TEXT)
+    axes.grid(axis="y", color=_FAINT, linewidth=0.5, alpha=0.6)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _svg(figure: Figure, words: str) -> str:
+    """The figure as inline SVG, as wide as its place, with ``words`` for who cannot see it."""
+    import matplotlib
+
+    buffer = io.StringIO()
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": words}  # the salt keeps ids stable, and apart between plots
+    with matplotlib.rc_context(options):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every figure: two of them would make the page invalid
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
+    for stand_in, colour in _STAND_INS.items():
+        svg = svg.replace(stand_in, colour)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)

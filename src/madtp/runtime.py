@@ -1,0 +1,23 @@
+"""Settings of the process that make the same work faster; the command line applies them at its start."""
+
+import ctypes
+import sys
+
+# glibc's mallopt parameters (malloc.h).
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX = -1, -2, -4
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep freed memory instead of handing every large tensor back to the system and faulting it in again.
+
+    A training step of a tiny model is much faster for it. Returns False where it does not apply.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    return all(
+        mallopt(option, value) for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 1 << 26))
+    )

@@ -1,0 +1,274 @@
+"""The one training loop, on accelerate: dense models from scratch or fine-tuned, and compression to a budget."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch.utils.data import DataLoader
+
+from madtp.cost.budget import Controller
+from madtp.cost.flops import reduction
+from madtp.data.sample import VqaData
+from madtp.errors import InputError
+from madtp.evaluate import Evaluation, batches, calibrate, evaluate, to_device
+from madtp.files import atomic_path, atomic_write
+from madtp.model.load import load
+from madtp.model.save import save_model
+from madtp.prune import METHODS
+from madtp.recipe import TrainConfig, learning_rate, make_optimizer
+from madtp.task.vqa import VqaTask, cost
+
+STATE, LOG = "checkpoint.pt", "log.jsonl"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for a display."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    note: str = ""
+
+
+class Trainer:
+    """One run: `Trainer(...).run()`.
+
+    Args:
+        model: to train, in place.
+        task: loss, batching, metric.
+        train, val: splits; the best model is chosen on `val`.
+        out: folder for the model, its processor, `log.jsonl` and the checkpoint.
+        config: settings.
+        report: called after every step.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        task: VqaTask,
+        train: VqaData,
+        val: VqaData,
+        out: Path,
+        config: TrainConfig,
+        report: Callable[[Progress], None] | None = None,
+        device: str = "auto",
+    ) -> None:
+        self.accelerator = Accelerator(
+            mixed_precision=config.precision,
+            cpu=device == "cpu",
+            gradient_accumulation_steps=config.accumulate,
+        )
+        self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
+        per_image = config.questions or None
+        self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(model, config))
+        self.model = self.accelerator.prepare_model(model)
+        self.bare = self.accelerator.unwrap_model(self.model)
+        self.per_epoch = math.ceil(len(train) / (config.batch_size * self.accelerator.num_processes))
+        self.steps = self.per_epoch * config.epochs
+        self.val = val[: config.val_images] if config.val_images else val
+        self.val_batches = list(batches(task, self.val[:200], 64, self.bare.device)) if config.reductions else []
+        self.controllers: list[Controller | None] = []  # one a budget; None = a dense step
+        self.step = 0
+        self.best: dict[str, Any] = {}
+
+    def run(self, resume: bool = False) -> Evaluation:
+        """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.
+
+        Args:
+            resume: continue from the checkpoint in `out`.
+
+        Raises:
+            InputError: nothing to resume, or other settings than the checkpoint's; an unreachable reduction.
+        """
+        if resume:
+            self._load()
+        else:
+            self._start_controllers()
+        begin = time.perf_counter()
+        for epoch in range(self.step // self.per_epoch, self.config.epochs):
+            self._epoch(epoch)
+            last = epoch + 1 == self.config.epochs
+            tagging = epoch < self.config.tag_epochs
+            if last or ((epoch + 1) % self.config.eval_every == 0 and not tagging):
+                self._validate(epoch, time.perf_counter() - begin)
+            self._save()
+        return self._finish()
+
+    def _start_controllers(self) -> None:
+        """Every budget starts from a mild one, at the temperature that meets it before any training."""
+        some = list(batches(self.task, self.train[:128], 64, self.bare.device)) if self.config.reductions else []
+        for target in self.config.reductions:
+            if target == 0:
+                self.controllers.append(None)
+                continue
+            start = min(target, 0.3)
+            try:
+                found = calibrate(self.bare, self.task, some, start, tolerance=0.02)
+            except InputError:  # the mildest this model can do is more than that
+                start = target
+                found = calibrate(self.bare, self.task, some, target, tolerance=0.02)
+            bounds = METHODS[self.bare.pruning.method].bounds
+            ramp = int(self.config.ramp * self.steps / len(self.config.reductions))
+            self.controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
+
+    def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
+        self.dataset.epoch = epoch
+        order = torch.randperm(
+            len(self.dataset), generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
+        )
+        size = self.config.batch_size
+        world, rank = self.accelerator.num_processes, self.accelerator.process_index
+        groups = [g.tolist() for g in order.split(size * world)]
+        done = self.step - epoch * self.per_epoch
+        mine = [group[rank::world] for group in groups[done:]]
+        # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
+        own = torch.Generator()
+        loader = DataLoader(self.dataset, batch_sampler=mine, collate_fn=self.task.collate, generator=own)
+        for batch in loader:
+            yield to_device(batch, self.accelerator.device)
+
+    def _epoch(self, epoch: int) -> None:
+        self.model.train()
+        for batch in self._batches(epoch):
+            with self.accelerator.accumulate(self.model):
+                for group in self.optimizer.param_groups:
+                    group["lr"] = learning_rate(self.step, self.steps, self.config)
+                controller = self.controllers[self.step % len(self.controllers)] if self.controllers else None
+                if self.controllers:
+                    self.bare.temperature = None if controller is None else controller.strength
+                with self.accelerator.autocast():
+                    if epoch < self.config.tag_epochs:
+                        loss = self.task.tagging_loss(self.bare, batch)
+                        logs, trace = {"loss_tags": float(loss.detach())}, None
+                    else:
+                        loss, logs, trace = self.task.loss(self.model, batch)
+                self.accelerator.backward(loss)
+                if self.accelerator.sync_gradients:
+                    self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+                self.optimizer.step()
+                self.optimizer.zero_grad()
+            if controller is not None and trace is not None:
+                run, full = cost(self.bare, self.task.expect_answers(trace, batch))
+                logs["reduction"] = reduction(run.total, full.total)
+                logs["temperature"] = controller.strength
+                controller.update(logs["reduction"])
+            self.step += 1
+            if self.step % 20 == 0 or self.step == 1:
+                self._log({"step": self.step, "epoch": epoch, "loss": float(loss.detach()), **logs})
+            if self.report is not None:
+                note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
+                self.report(Progress(self.step, self.steps, epoch, float(loss.detach()), note))
+            ended = self.step % self.per_epoch == 0  # saved after its validation
+            if self.step % self.config.save_every == 0 and not ended:
+                self._save()
+
+    def _validate(self, epoch: int, seconds: float) -> None:
+        """Evaluate at every budget; the mean decides which epoch's model is kept."""
+        results, met = [], True
+        for controller in self.controllers or [None]:
+            if controller is not None:
+                try:
+                    calibrate(self.bare, self.task, self.val_batches, controller.target, near=controller.strength)
+                except InputError:  # out of reach, but training may yet bring it within
+                    if epoch + 1 == self.config.epochs and not self.best:
+                        raise
+                    self.bare.temperature, met = controller.strength, False
+            elif self.controllers:
+                self.bare.temperature = None
+            results.append(evaluate(self.bare, self.task, self.val, batch_size=64))
+            entry = {"step": self.step, "epoch": epoch, "val": results[-1].metrics, "reduction": results[-1].reduction}
+            self._log({**entry, "temperature": self.bare.temperature, "seconds": round(seconds, 1)})
+        value = sum(result.metrics[self.task.higher_is_better] for result in results) / len(results)
+        if self.report is not None:
+            note = f"validation {self.task.higher_is_better} {100 * value:.2f}%"
+            self.report(Progress(self.step, self.steps, epoch, float("nan"), note))
+        # A model cut less than asked for while the target still rises must not win.
+        ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
+        if ramped and met and value >= self.best.get("value", -1.0):
+            self.best = {"value": value, "epoch": epoch}
+            save_model(self.bare, self.task.processor, self.out)
+
+    def _finish(self) -> Evaluation:
+        best = load(self.out).to(self.bare.device)
+        if any(self.config.reductions):
+            some = list(batches(self.task, self.val, 64, self.bare.device))
+            calibrate(best, self.task, some, self.config.reductions[-1], near=best.temperature)
+            save_model(best, self.task.processor, self.out)
+        self.bare.pruning = best.pruning  # what `out` holds
+        result = evaluate(best, self.task, self.val, batch_size=64)
+        self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})
+        return result
+
+    def _log(self, entry: dict[str, Any]) -> None:
+        if self.accelerator.is_main_process:
+            try:
+                with open(self.out / LOG, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise InputError(f"cannot write: {error.strerror}", self.out / LOG, "free the disk") from error
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "config": asdict(self.config),
+            "step": self.step,
+            "model": self.bare.state_dict(),
+            "pruning": self.bare.pruning.to_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "random": torch.get_rng_state(),
+            "controllers": [None if controller is None else asdict(controller) for controller in self.controllers],
+            "best": self.best,
+            # of the batches since the last step, where several make one
+            "gradients": {name: p.grad for name, p in self.bare.named_parameters() if p.grad is not None},
+        }
+        with atomic_path(self.out / STATE) as path:
+            try:
+                torch.save(state, path)
+            except RuntimeError as error:  # what torch makes of a full disk
+                raise InputError("cannot write the checkpoint", self.out / STATE, "free the disk, --resume") from error
+
+    def _load(self) -> None:
+        path = self.out / STATE
+        if not path.is_file():
+            raise InputError("nothing to resume: no checkpoint", path, "start without --resume")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError("cut short or not a checkpoint", path, "start again with --overwrite") from error
+        if not isinstance(state, dict) or not {"config", "step", "optimizer", "gradients"} <= state.keys():
+            raise InputError("not a checkpoint of this program", path, "start again with --overwrite")
+        mine, theirs = asdict(self.config), state["config"]
+        other = sorted(key for key in mine if mine[key] != theirs.get(key) and key != "save_every")
+        if other:
+            said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)
+            raise InputError(f"settings differ from the checkpoint's: {said}", path, "resume with the same settings")
+        self.bare.load_state_dict(state["model"])
+        self.bare.config.madtp = state["pruning"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        torch.set_rng_state(state["random"])
+        self.controllers = [None if some is None else Controller(**some) for some in state["controllers"]]
+        self.step, self.best = state["step"], state["best"]
+        self.accelerator.step = self.step  # where in an accumulated step
+        for name, parameter in self.bare.named_parameters():
+            if name in state["gradients"]:
+                parameter.grad = state["gradients"][name].to(parameter.device)
+        log = self.out / LOG
+        if log.is_file():  # lines past the checkpoint will be written again
+            atomic_write(log, "".join(f"{line}\n" for line in log.read_text().splitlines() if self._stays(line)))
+
+    def _stays(self, line: str) -> bool:
+        """Whether a line of the log is of a step that will not be done again; one cut short by a kill is not."""
+        try:
+            return bool(json.loads(line)["step"] <= self.step)
+        except (ValueError, KeyError, TypeError):
+            return False

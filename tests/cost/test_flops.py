@@ -1,0 +1,279 @@
+"""GFLOPs are arithmetic over a trace: by hand, against torch's own counter, and against the public code's counts."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from madtp.cost.flops import BlipShape, count, count_dense, reduction
+from madtp.prune import BlockTrace, Trace
+from madtp.task.vqa import cost, dense_trace, shape_of
+from model.tiny import GRID, PATCH, SEMANTIC, START, Example, batch_of, tiny_examples, tiny_model
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "flops_nlvr_base.json").read_text())
+
+HAND = BlipShape(
+    patches=3,
+    patch_inputs=5,
+    vision_width=2,
+    vision_layers=1,
+    vision_mlp=7,
+    text_width=3,
+    text_layers=1,
+    text_mlp=11,
+    vocabulary=13,
+)
+
+
+def trace_of(vision: Sequence[tuple[int, int]], text: Sequence[tuple[int, int]], decoder: int = 0) -> Trace:
+    """The trace of one image and one text: content tokens `(in, out)` block by block; `decoder` steps of one answer."""
+    blocks = [
+        BlockTrace(tower, i, torch.tensor([before]), torch.tensor([after]))
+        for tower, steps in (("vision", vision), ("text", text))
+        for i, (before, after) in enumerate(steps)
+    ]
+    trace = Trace(blocks, image_index=torch.tensor([0]))
+    if decoder:
+        trace.decoder_tokens = torch.tensor([decoder])
+        trace.decoder_pairs = torch.tensor([decoder * (decoder + 1) // 2])
+        trace.decoder_sequences = torch.tensor([1])
+    return trace
+
+
+def macs(shape: BlipShape, trace: Trace) -> tuple[float, float, float]:
+    flops = count(shape, trace)
+    return tuple(round(1e9 * float(part), 3) for part in (flops.vision, flops.text, flops.decoder))  # type: ignore[return-value]
+
+
+def test_dense_by_hand() -> None:
+    vision = 3 * 5 * 2  # convolution
+    vision += 4 * 2 * 6 + 4 * 2 * 2  # qkv and projection of 3 + 1 tokens
+    vision += 2 * 4 * 4 * 2  # scores and weighted values
+    vision += 2 * 4 * 2 * 7
+    text = 3 * 3 * 9 + 3 * 3 * 3  # qkv and output of 2 + 1 tokens
+    text += 2 * 3 * 3 * 3
+    text += 2 * 3 * 3 * 3 + 2 * 4 * 2 * 3  # cross-attention: query and output of 3 tokens, key and value of 4
+    text += 2 * 3 * 4 * 3
+    text += 2 * 3 * 3 * 11
+    decoder = 2 * (4 * 9 + 2 * 9 + 2 * 3 * 11 + 9 + 3 * 13)  # two steps: attention, cross-attention, MLP, head
+    decoder += 2 * 3 * (1 + 2) + 2 * 3 * 2 * 3  # to itself: 1 and 2 keys; to the question's 3 states
+    decoder += 2 * 3 * 3 * 3  # keys and values of those states, once
+    assert (vision, text, decoder) == (270, 534, 444)
+    assert macs(HAND, trace_of([(3, 3)], [(2, 2)], decoder=2)) == (270, 534, 444)
+    assert macs(HAND, trace_of([(3, 3)], [(2, 2)])) == (270, 534, 0)
+
+
+def test_pruning_by_hand() -> None:
+    """One patch of three is kept, two become the merged token; of three words one stays beside a merged one."""
+    shape = BlipShape(**{**vars(HAND), "semantic": 5, "vision_map": True})
+    vision = 270 - 2 * 2 * 7  # the MLP sees one token less
+    vision += 4 * 2 * 3 + 4 * 3 * 5  # the map to the text's width, and the affinity, of all 4 tokens
+    vision += 3 * 5  # threshold
+    vision += 2 * 2  # two tokens of width 2 are merged
+    text = 4 * 4 * 9 + 2 * 4 * 4 * 3  # self-attention of 3 + 1 tokens
+    text += 2 * 3 * 9 + 2 * 3 * 2 * 3 + 2 * 3 * 3 * 3  # cross-attention of 2 + 1 tokens to 2 + 1 image tokens
+    text += 2 * 3 * 3 * 11
+    text += 4 * 3 * 5 + 3 * 5 + 2 * 3
+    assert macs(shape, trace_of([(3, 2)], [(3, 2)])) == (vision, text, 0)
+
+
+def test_features_are_counted_only_if_computed() -> None:
+    plain, training = (BlipShape(**{**vars(HAND), "semantic": 5, "features": f}) for f in (False, True))
+    trace = trace_of([(3, 3)], [(2, 2)])
+    more = [b - a for a, b in zip(macs(plain, trace), macs(training, trace), strict=True)]
+    assert more == [3 * 5 * 3, 2 * 5 * 3, 0]
+
+
+def test_two_images_are_merged_in_the_upper_half_only() -> None:
+    one = BlipShape(**{**vars(HAND), "text_layers": 2})
+    two = BlipShape(**{**vars(one), "images_per_text": 2})
+    single = trace_of([(3, 3)], [(2, 2)] * 2)
+    pair = trace_of([(3, 3)], [(2, 2)] * 2)
+    pair.blocks[0] = BlockTrace("vision", 0, torch.tensor([3, 3]), torch.tensor([3, 3]))
+    pair.image_index = torch.tensor([0, 1])
+    cross = 2 * 3 * 9 + 2 * 4 * 2 * 3 + 2 * 3 * 4 * 3
+    vision, text, _ = macs(one, single)
+    assert macs(two, pair) == (2 * vision, text + 2 * cross + 3 * 2 * 3 * 3, 0)
+
+
+@pytest.mark.parametrize("entry", GOLDEN, ids=lambda entry: f"t{entry['temperature']:g}")
+def test_published_model(entry: dict[str, Any]) -> None:
+    """BLIP-B for NLVR2 as the public code runs it: within half a percent, and every operation of the difference named.
+
+    It prunes the two images of a pair as one batch and keeps the same number in both, so one trace counts for both.
+    Its `layer_norm` entry is no multiply-accumulate and is left out. The tracing counter sees only what flows into the
+    output: not the semantic features, and the affinity only of blocks that go on to prune.
+    """
+    width, k = 768, 100
+    shape = BlipShape(
+        patches=576,
+        patch_inputs=3 * 16 * 16,
+        vision_width=width,
+        vision_layers=12,
+        vision_mlp=4 * width,
+        text_width=width,
+        text_layers=12,
+        text_mlp=4 * width,
+        semantic=k if entry["temperature"] else 0,
+        images_per_text=2,
+        head=width * width + 2 * width,
+    )
+    words = entry["text_tokens"] - 1
+    steps = entry["trace"] or [["vision", 576, 576]] * 12 + [["text", words, words]] * 12
+    blocks, unseen = [], 0
+    for tower, copies in (("vision", 2), ("text", 1)):
+        for i, (_, before, after) in enumerate(step for step in steps if step[0] == tower):
+            blocks.append(BlockTrace(tower, i, torch.tensor([before] * copies), torch.tensor([after] * copies)))
+            # Affinity of the pooled token, and of all tokens where nothing is pruned; the threshold's elementwise sum.
+            unseen += copies * ((1 + before * (after == before)) * width * k + before * k)
+    flops = count(shape, Trace(blocks, image_index=torch.tensor([0, 1])))
+    public = entry["gflops"] - entry["by_operator"]["layer_norm"]
+    assert flops.total.shape == (1,)
+    assert float(flops.total) == pytest.approx(public, rel=5e-3)
+    assert float(flops.total) == pytest.approx(public + (unseen / 1e9 if entry["temperature"] else 0), rel=1e-9)
+
+
+def without_lone_words(examples: list[Example]) -> list[Example]:
+    """Torch does the products of a single query with a single key elementwise, where its counter does not see them."""
+    return [e for e in examples if min(map(len, e.questions)) > 1]
+
+
+def counted(run: Callable[[], object]) -> float:
+    """Multiply-accumulates that torch sees; it counts two FLOPs each."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        run()
+    return counter.get_total_flops() / 2
+
+
+def unseen(model: Any, trace: Trace) -> float:
+    """What torch's counter does not see, being elementwise sums: the threshold over K, and the merge."""
+    shape = shape_of(model)
+    total = 0
+    for block in trace.blocks:
+        width = shape.vision_width if block.tower == "vision" else shape.text_width
+        for before, after in zip(block.tokens_in.tolist(), block.tokens_out.tolist(), strict=True):
+            total += before * shape.semantic + ((before - after + 1) * width if after < before else 0)
+    return total
+
+
+@pytest.mark.parametrize("stock", [True, False], ids=["one width", "two widths"])
+@pytest.mark.parametrize("temperature", [None, 0.9, 30.0])
+def test_towers_agree_with_torchs_counter(temperature: float | None, stock: bool, generator: torch.Generator) -> None:
+    """To the last multiply-accumulate. One question an image, so that each image is counted once."""
+    model = tiny_model(stock=stock, temperature=temperature, attention="dense")
+    examples = without_lone_words(tiny_examples(generator, 5, most_questions=1, longest=13))[:3]
+    inputs = {k: v for k, v in batch_of(examples).items() if not k.startswith("decoder")}
+    seen: list[Trace] = []
+    total = counted(lambda: seen.append(model.encode(**inputs).trace))
+    run, _ = cost(model, seen[0])
+    assert len(examples) == 3
+    assert any(torch.any(b.tokens_out < b.tokens_in) for b in seen[0].blocks) == (temperature is not None)
+    assert not run.decoder.any()
+    assert 1e9 * float(run.total.sum()) == pytest.approx(total + unseen(model, seen[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("temperature", [None, 30.0])
+def test_decoder_agrees_with_torchs_counter(temperature: float | None, generator: torch.Generator) -> None:
+    """One answer without padding, teacher-forced: all L x L pairs are computed, and counted."""
+    model = tiny_model(temperature=temperature, attention="dense")
+    batch = batch_of(without_lone_words(tiny_examples(generator, 3, most_questions=1, longest=13))[:1])
+    seen: list[Trace] = []
+    total = counted(lambda: seen.append(model(**batch).trace))
+    run, _ = cost(model, seen[0])
+    assert 1e9 * float(run.total) == pytest.approx(total + unseen(model, seen[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("method", ["class_attention", "random"])
+def test_comparators_without_guidance_agree_with_torchs_counter(method: str, generator: torch.Generator) -> None:
+    model = tiny_model(temperature=0.3, method=method, attention="dense")
+    batch = batch_of(without_lone_words(tiny_examples(generator, 5, most_questions=1))[:3])
+    inputs = {k: v for k, v in batch.items() if not k.startswith("decoder")}
+    trace = model.encode(**inputs).trace
+    run, _ = cost(model, trace)
+    assert shape_of(model).semantic == 0
+    missed = unseen(model, trace)
+    assert missed > 0
+    # The threshold's K x n is charged to guided methods alone, and K is 0 here.
+    assert 1e9 * float(run.total.sum()) == pytest.approx(counted(lambda: model.encode(**inputs)) + missed)
+
+
+def test_generating_counts_every_step_once(generator: torch.Generator) -> None:
+    """With the key-value cache each step feeds one token: s steps see 1 + 2 + ... + s keys."""
+    model = tiny_model(temperature=30.0, attention="dense").requires_grad_(False)
+    batch = batch_of(without_lone_words(tiny_examples(generator, 3, most_questions=1))[:1])
+    inputs = {k: v for k, v in batch.items() if not k.startswith("decoder")}
+    encoded = model.encode(**inputs)
+    made: list[torch.Tensor] = []
+
+    def generate() -> None:
+        options = {"min_new_tokens": 5, "max_new_tokens": 5, "do_sample": False, "num_beams": 1}
+        made.append(model.generate(**inputs, encoded=encoded, **options))
+
+    total = counted(generate)
+    assert int(made[0][0, 0]) == START and made[0].shape == (1, 6)
+    trace = encoded.trace
+    assert (trace.decoder_tokens, trace.decoder_pairs, trace.decoder_sequences) == (
+        torch.tensor([5]), torch.tensor([15]), torch.tensor([1]),
+    )  # fmt: skip
+    run, _ = cost(model, trace)
+    assert 1e9 * float(run.decoder) == pytest.approx(total, rel=1e-9)
+
+
+def test_an_instance_costs_the_same_alone_and_in_a_batch(generator: torch.Generator) -> None:
+    model = tiny_model(temperature=30.0)
+    examples = tiny_examples(generator, 5)
+    together, dense = cost(model, model(**batch_of(examples)).trace)
+    alone = [cost(model, model(**batch_of([example])).trace) for example in examples]
+    assert len(set(together.total.tolist())) > 3, "all instances alike would show nothing"
+    assert torch.equal(together.total, torch.cat([run.total for run, _ in alone]))
+    assert torch.equal(dense.total, torch.cat([full.total for _, full in alone]))
+
+
+def test_every_question_is_charged_its_image_in_full(generator: torch.Generator) -> None:
+    model = tiny_model(temperature=30.0)
+    examples = [e for e in tiny_examples(generator, 7) if len(e.questions) > 1][:2]
+    batch = batch_of(examples)
+    run, _ = cost(model, model(**batch).trace)
+    assert run.vision.shape == batch["image_index"].shape
+    for image in (0, 1):
+        assert len(set(run.vision[batch["image_index"] == image].tolist())) == 1
+    assert len(set(run.vision.tolist())) == 2
+
+
+def test_dense_of_a_pruned_trace_is_the_count_of_the_dense_model(generator: torch.Generator) -> None:
+    model = tiny_model(temperature=30.0)
+    batch = batch_of(tiny_examples(generator, 3))
+    run, dense = cost(model, model(**batch).trace)
+    model.temperature = None
+    trace = model(**batch).trace
+    plain, same = cost(model, trace)
+    assert torch.equal(plain.total, dense.total) and torch.equal(plain.total, same.total)
+    assert bool((run.vision < dense.vision).all())
+    assert shape_of(model).semantic == 0
+
+
+def test_count_dense_leaves_the_trace_alone() -> None:
+    trace = trace_of([(3, 2)], [(3, 2)], decoder=2)
+    blocks = list(trace.blocks)
+    assert 1e9 * float(count_dense(HAND, trace).vision) == pytest.approx(270)
+    assert trace.blocks == blocks
+
+
+def test_shape_and_dense_trace_of_a_model() -> None:
+    model = tiny_model(stock=False, temperature=1.0)
+    shape = shape_of(model)
+    assert (shape.patches, shape.patch_inputs, shape.semantic) == (GRID**2, 3 * PATCH**2, SEMANTIC)
+    assert (shape.vision_width, shape.text_width, shape.vision_map) == (22, 26, True)
+    assert (shape.vision_mlp, shape.text_mlp, shape.vocabulary) == (31, 37, 101)
+    trace = dense_trace(model, text_tokens=13, answer_steps=3)
+    assert trace.steps() == [("vision", 49, 49)] * 3 + [("text", 12, 12)] * 2
+    assert [int(x) for x in (trace.decoder_tokens, trace.decoder_pairs, trace.decoder_sequences)] == [3, 6, 1]  # type: ignore[arg-type]
+
+
+def test_reduction_is_of_the_means() -> None:
+    assert reduction(torch.tensor([1.0, 3.0]), torch.tensor([2.0, 14.0])) == pytest.approx(1 - 4 / 16)
+    assert reduction(torch.tensor([2.0]), torch.tensor([2.0])) == 0

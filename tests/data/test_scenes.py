@@ -1,0 +1,196 @@
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from madtp.data import VqaData, load_vqa
+from madtp.data import scenes as module
+from madtp.data.scene import Scene, SceneSettings, make_scene
+from madtp.data.scene_draw import draw_scene
+from madtp.data.scenes import SceneImage, load_scenes, parse_scenes, read_scenes, write_scenes
+from madtp.errors import InputError
+
+SIZES = {"train": 7, "val": 3, "test": 5}
+
+
+def write(folder: Path, seed: int = 11, **options: object) -> Path:
+    return write_scenes(folder, seed=seed, n_train=7, n_val=3, n_test=5, **options)  # type: ignore[arg-type]
+
+
+def facts(data: VqaData) -> list[object]:
+    return [(s.image_id, s.questions, s.objects) for s in data]
+
+
+def scene_of(data: VqaData, index: int) -> Scene:
+    image = data[index].image
+    assert isinstance(image, SceneImage)
+    return image.scene
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"), [("scenes", (0, 8000)), ("scenes:7", (7, 8000)), ("scenes:7:13", (7, 13))]
+)
+def test_parse(source: str, expected: tuple[int, int]) -> None:
+    assert parse_scenes(source) == expected
+
+
+def test_in_memory() -> None:
+    data = load_vqa("scenes:11:13")
+    assert (len(data), data.n_questions, data.name, data.split) == (13, 13 * 8, "scenes:11:13", "train")
+    assert data[5].objects == len(scene_of(data, 5).objects)
+    assert scene_of(data, 5) == make_scene(11, "train", 5)
+    assert all(q.kind and q.answers[0] in data.answers for s in data for q in s.questions)
+    assert len({q.question_id for s in data for q in s.questions}) == data.n_questions
+    assert data[0].image.open().size == (64, 64)
+
+
+def test_default_sizes() -> None:
+    assert (module.N_TRAIN, module.N_VAL, module.N_TEST) == (8000, 500, 1000)
+    assert len(load_vqa("scenes", "val")) == 500
+    assert len(load_vqa("scenes", "train", limit=3)) == 3
+
+
+def test_test_split_does_not_hang_on_the_size_of_train() -> None:
+    assert facts(load_vqa("scenes:5:17", "test", limit=7)) == facts(load_vqa("scenes:5:999", "test", limit=7))
+    assert facts(load_vqa("scenes:5:17"))[:7] == facts(load_vqa("scenes:5:999", limit=7))
+
+
+def test_splits_and_seeds_differ() -> None:
+    sets = [load_scenes(split, seed=seed, limit=19) for split in SIZES for seed in (0, 1)]
+    assert len({scene_of(data, i) for data in sets for i in range(19)}) == 6 * 19
+
+
+def test_settings_reach_scene_and_questions() -> None:
+    data = load_scenes("val", limit=11, settings=SceneSettings(side=32, objects=(2, 2), questions=3))
+    assert {(s.objects, len(s.questions), s.image.open().size) for s in data} == {(2, 3, (32, 32))}
+
+
+def test_samples_can_be_sent_to_workers() -> None:
+    data = load_scenes(limit=2)
+    assert pickle.loads(pickle.dumps(data)) == data
+
+
+def test_written_folder_reads_back_equal(tmp_path: Path) -> None:
+    folder = write(tmp_path / "deep" / "pictures")
+    assert sorted(p.name for p in folder.iterdir()) == ["answers.txt", "test", "train", "val"]
+    assert [p.name for p in folder.parent.iterdir()] == ["pictures"]
+    for split, n in SIZES.items():
+        memory, disk = load_scenes(split, seed=11, limit=n), load_vqa(folder, split)
+        assert facts(memory) == facts(disk)
+        assert memory.answers == disk.answers
+        assert (len(disk), disk.name, disk.split) == (n, "pictures", split)
+        assert all(a.image.open().tobytes() == b.image.open().tobytes() for a, b in zip(memory, disk, strict=True))
+        assert read_scenes(folder, split) == {str(i): scene_of(memory, i) for i in range(n)}
+    head = json.loads((folder / "val" / "scenes.json").read_text())
+    assert (head["schema"], head["seed"], head["split"], head["settings"]["side"]) == (1, 11, "val", 64)
+
+
+def test_written_folder_is_easy_vqa_without_our_notes(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    (folder / "test" / "scenes.json").unlink()
+    data = load_vqa(folder, "test")
+    assert len(data) == 5
+    assert data[0].objects is None
+
+
+def test_notes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a")
+    path = folder / "test" / "questions.json"
+    path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
+    with pytest.raises(InputError, match=r"scenes.json: does not fit questions.json, images concerned: 1: 4"):
+        load_vqa(folder, "test")
+
+
+def test_read_scenes_refuses(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        read_scenes(tmp_path)
+    (tmp_path / "train").mkdir()
+    for content in (
+        "{",
+        "[]",
+        '{"schema": 1}',
+        '{"schema": 2, "scenes": []}',
+        '{"schema": 1, "scenes": [{"image": 0}]}',
+    ):
+        (tmp_path / "train" / "scenes.json").write_text(content)
+        with pytest.raises(InputError, match="is not a scenes file"):
+            read_scenes(tmp_path)
+
+
+def test_taken_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").write_text("cat")
+    for name, overwrite, words in [
+        ("file", True, "is a file"),
+        ("photos", False, "holds something already"),
+        ("photos", True, "is not a folder of scenes"),
+    ]:
+        with pytest.raises(InputError, match=words):
+            write(tmp_path / name, overwrite=overwrite)
+    assert (tmp_path / "photos" / "cat.jpg").read_text() == "cat"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_overwrite_replaces_our_own(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()  # an empty folder is free
+    write(tmp_path / "a")
+    with pytest.raises(InputError, match="holds something already"):
+        write(tmp_path / "a")
+    write(tmp_path / "a", seed=13, overwrite=True)
+    assert facts(load_vqa(tmp_path / "a", "val")) == facts(load_scenes("val", seed=13, limit=3))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(28, "No space left on device")])
+def test_a_failed_write_leaves_nothing_and_keeps_the_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+) -> None:
+    write(tmp_path / "old")
+    before = facts(load_vqa(tmp_path / "old", "test"))
+    drawn: list[Scene] = []
+
+    def draw(scene: Scene) -> Image.Image:
+        drawn.append(scene)
+        if len(drawn) == 9:  # past train, in the midst of val
+            raise error
+        return draw_scene(scene)
+
+    monkeypatch.setattr(module, "draw_scene", draw)
+    expected = InputError if isinstance(error, OSError) else KeyboardInterrupt
+    for name in ("new", "old"):
+        drawn.clear()
+        with pytest.raises(expected):
+            write(tmp_path / name, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+    assert facts(load_vqa(tmp_path / "old", "test")) == before
+
+
+def test_a_killed_write_leaves_no_folder_that_looks_whole(tmp_path: Path) -> None:
+    code = f"from madtp.data.scenes import write_scenes; write_scenes({str(tmp_path / 'a')!r}, n_train=10**6)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(module.__file__).parents[2])}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment) as process:
+        while process.poll() is None and not list(tmp_path.glob(".a.*/train/images/5.png")):
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (tmp_path / "a").exists()
+    (left,) = tmp_path.iterdir()
+    with pytest.raises(InputError, match=r"answers\.txt: no such file"):
+        load_vqa(left)
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"seed": 2**32}, {"n_train": 0}, {"n_val": 0}, {"n_test": -5}])
+def test_numbers_out_of_range(tmp_path: Path, options: dict[str, int]) -> None:
+    with pytest.raises(InputError):
+        write_scenes(tmp_path / "a", **options)  # type: ignore[arg-type]
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="unknown split"):
+        load_scenes("dev")

@@ -1,0 +1,414 @@
+"""Checkpoints of the original codes become models of ours, value for value; all else is refused in one line."""
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import BertTokenizer, BlipProcessor
+
+from madtp.errors import InputError
+from madtp.model.blip import MadtpBlipForQuestionAnswering
+from madtp.model.checkpoint import read_checkpoint
+from madtp.model.config import MadtpBlipConfig
+from madtp.model.convert import ConvertedInfo, convert_vqa, map_vision_keys, map_vqa_keys, vqa_config
+from madtp.model.load import load
+from model.tiny import (
+    END,
+    HEADS,
+    IMAGE,
+    PATCH,
+    POSITIONS,
+    SEMANTIC,
+    START,
+    TEXT_DEPTH,
+    VISION_DEPTH,
+    VOCABULARY,
+    batch_of,
+    tiny_examples,
+    tiny_model,
+)
+
+GIVEN: dict[str, Any] = {"heads": HEADS, "start_token_id": START, "end_token_id": END}
+
+
+def original(model: Any, madtp: bool = True) -> dict[str, Tensor]:
+    """A model's tensors under the original names, as the original code would save them."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in model.state_dict().items():
+        block = re.fullmatch(r"vision_model\.encoder\.layers\.(\d+)\.(.+)", name)
+        if block:
+            rest = block[2].replace("layer_norm", "norm").replace("self_attn", "attn").replace("projection", "proj")
+            out[f"visual_encoder.blocks.{block[1]}.{rest}"] = tensor
+        elif name.startswith("vision_model."):
+            new = {
+                "post_layernorm.weight": "norm.weight",
+                "post_layernorm.bias": "norm.bias",
+                "embeddings.patch_embedding.weight": "patch_embed.proj.weight",
+                "embeddings.patch_embedding.bias": "patch_embed.proj.bias",
+                "embeddings.position_embedding": "pos_embed",
+                "embeddings.class_embedding": "cls_token",
+            }[name.removeprefix("vision_model.")]
+            out[f"visual_encoder.{new}"] = tensor
+        elif name.startswith("madtp_guidance.vision_map"):
+            out[name.replace("madtp_guidance.vision_map", "visual_encoder.img_query_model.q_map.0")] = tensor
+        elif name == "madtp_guidance.semantic_tokens":
+            if madtp:
+                out["space_dict"] = tensor
+        else:
+            out[name] = tensor
+    for tower in ("text_encoder", "text_decoder.bert"):
+        out[f"{tower}.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
+    return {name: tensor.clone() for name, tensor in out.items()}
+
+
+@cache
+def made() -> dict[str, Tensor]:
+    """The tensors of `tiny_model()` under the original names; not to be changed in place."""
+    return original(tiny_model())
+
+
+def same_model(folder: Path, model: Any, guided: bool = True) -> bool:
+    loaded = load(folder).state_dict()
+    return loaded.keys() == model.state_dict().keys() and all(
+        torch.equal(tensor, loaded[name])
+        for name, tensor in model.state_dict().items()
+        if guided or not name.startswith("madtp_")
+    )
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("stock", [True, False])
+def test_madtp_checkpoint(tmp_path: Path, generator: torch.Generator, stock: bool) -> None:
+    model = tiny_model(stock=stock, temperature=0.75)
+    torch.save({"model": original(model), "epoch": 2, "temperature": 0.75}, tmp_path / "checkpoint_02.pth")
+    info = convert_vqa(tmp_path / "checkpoint_02.pth", tmp_path / "out", **GIVEN)
+    assert info == ConvertedInfo(
+        tensors=len(list(model.parameters())),
+        dropped=("text_decoder.bert.embeddings.position_ids", "text_encoder.embeddings.position_ids"),
+        semantic_tokens=SEMANTIC,
+        temperature=0.75,
+    )
+    assert same_model(tmp_path / "out", model)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoint_02.pth", "out"]
+    again: Any = load(tmp_path / "out")
+    assert again.pruning == model.pruning
+    batch = batch_of(tiny_examples(generator, images=3), generator)
+    assert torch.equal(again(**batch).logits, model(**batch).logits)
+    generated = [
+        m.generate(**{k: v for k, v in batch.items() if k[:7] != "decoder"}, max_new_tokens=3) for m in (again, model)
+    ]
+    assert torch.equal(*generated)
+
+
+@torch.no_grad()
+def test_blip_checkpoint_starts_with_fresh_semantic_tokens(tmp_path: Path) -> None:
+    model = tiny_model()
+    torch.save({"model": original(model, madtp=False)}, tmp_path / "blip.pth")
+    state = torch.random.get_rng_state()
+    info = convert_vqa(tmp_path / "blip.pth", tmp_path / "out", **GIVEN)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    convert_vqa(tmp_path / "blip.pth", tmp_path / "twice", **GIVEN)
+    assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "twice/model.safetensors").read_bytes()
+    assert info.semantic_tokens is None
+    assert info.temperature is None
+    ours: Any = load(tmp_path / "out")
+    assert ours.temperature is None
+    assert ours.madtp_guidance.semantic_tokens.shape == (100, model.config.text_config.hidden_size)
+    assert float(ours.madtp_guidance.semantic_tokens.norm(dim=-1).mean()) == pytest.approx(1, abs=0.1)
+    theirs = model.state_dict()
+    assert all(torch.equal(v, theirs[k]) for k, v in ours.state_dict().items() if not k.startswith("madtp_"))
+
+
+@pytest.mark.parametrize("form", ["bare", "safetensors", "half"])
+def test_other_forms(tmp_path: Path, form: str) -> None:
+    model = tiny_model()
+    state = original(model)
+    file = tmp_path / ("a.safetensors" if form == "safetensors" else "a.pth")
+    if form == "safetensors":
+        save_file(state, file)
+    elif form == "half":
+        model.half().float()  # the values that survive
+        torch.save({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, file)
+    else:
+        torch.save(state, file)
+    info = convert_vqa(file, tmp_path / "out", **GIVEN)
+    assert info.temperature is None
+    assert same_model(tmp_path / "out", model)
+    assert load(tmp_path / "out").dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("stored", "temperature"), [(0, None), (0.0, None), (torch.tensor(1.5), 1.5), (3, 3.0), (None, None)]
+)
+def test_temperature(tmp_path: Path, stored: Any, temperature: float | None) -> None:
+    torch.save({"model": {"a": torch.ones(3)}, "temperature": stored}, tmp_path / "a.pth")
+    checkpoint = read_checkpoint(tmp_path / "a.pth")
+    assert checkpoint.temperature == temperature
+    assert torch.equal(checkpoint.state["a"], torch.ones(3))
+
+
+def test_config_says_what_the_host_gets_wrong(tmp_path: Path) -> None:
+    torch.save({"model": original(tiny_model(stock=False))}, tmp_path / "a.pth")
+    convert_vqa(tmp_path / "a.pth", tmp_path / "out", **GIVEN)
+    config = load(tmp_path / "out").config
+    vision, text = config.vision_config, config.text_config
+    assert (vision.layer_norm_eps, vision.num_attention_heads, vision.num_hidden_layers) == (1e-6, HEADS, VISION_DEPTH)
+    assert (vision.image_size, vision.patch_size, vision.intermediate_size) == (IMAGE, PATCH, 31)
+    assert (text.num_attention_heads, text.num_hidden_layers, text.intermediate_size) == (HEADS, TEXT_DEPTH, 37)
+    assert (text.vocab_size, text.max_position_embeddings, text.label_smoothing) == (VOCABULARY, POSITIONS, 0.1)
+    assert (text.bos_token_id, text.sep_token_id, text.pad_token_id) == (START, END, 0)
+    assert text.encoder_hidden_size == vision.hidden_size != text.hidden_size
+
+
+def test_sizes_of_blip_base() -> None:
+    """480 pixels in patches of 16, 12 heads and layers in both towers, BERT's vocabulary: nothing need be given."""
+    config = MadtpBlipConfig(text_config={"num_attention_heads": 12}, vision_config={"image_size": 480})
+    with torch.device("meta"):
+        state = original(MadtpBlipForQuestionAnswering(config), madtp=False)
+    state = {name: tensor for name, tensor in state.items() if "cls.predictions.decoder" not in name}
+    ours = vqa_config(*map_vqa_keys(state))
+    vision, text = ours.vision_config, ours.text_config
+    assert (vision.hidden_size, vision.num_attention_heads, vision.num_hidden_layers) == (768, 12, 12)
+    assert (vision.image_size, vision.patch_size, vision.intermediate_size) == (480, 16, 3072)
+    assert (text.hidden_size, text.num_attention_heads, text.num_hidden_layers) == (768, 12, 12)
+    assert (text.vocab_size, text.bos_token_id, text.sep_token_id) == (30524, 30522, 102)
+    assert (text.max_position_embeddings, text.intermediate_size) == (512, 3072)
+
+
+def test_names() -> None:
+    one = torch.ones(1)
+    query = "text_encoder.encoder.layer.3.attention.self.query.weight"
+    names = {
+        "visual_encoder.blocks.10.attn.proj.bias": "vision_model.encoder.layers.10.self_attn.projection.bias",
+        "visual_encoder.blocks.0.norm2.weight": "vision_model.encoder.layers.0.layer_norm2.weight",
+        "visual_encoder.pos_embed": "vision_model.embeddings.position_embedding",
+        "visual_encoder.img_query_model.q_map.0.bias": "madtp_guidance.vision_map.bias",
+        "space_dict": "madtp_guidance.semantic_tokens",
+        query: query,
+    }
+    state, info = map_vqa_keys(dict.fromkeys(names, one))
+    assert set(state) == set(names.values())
+    assert info.tensors == len(names)
+    assert set(map_vision_keys(dict.fromkeys([*names, "cls_head.0.weight"], one))) == set(list(names.values())[:5])
+    for left_out in (
+        "visual_encoder_m.blocks.0.norm1.weight",
+        "text_proj_m.bias",
+        "temp",
+        "image_queue",
+        "ptr_queue",
+        "text_encoder.embeddings.position_ids",
+    ):
+        assert map_vqa_keys({left_out: one})[1].dropped == (left_out,)
+        assert map_vqa_keys({left_out: one})[0] == {}
+    for strange in (
+        "module.visual_encoder.cls_token",
+        "visual_encoder.blocks.0.attn.extra.weight",
+        "visual_encoder.blocks.0.norm3.weight",
+        "xvisual_encoder.cls_token",
+        "visual_encoder.cls_token.more",
+        "vision_proj.weight",
+        "itm_head.weight",
+        "text_encoder.pooler.dense.weight",
+        "temperature",
+    ):
+        with pytest.raises(InputError, match=f"unknown tensors: 1 \\({strange}\\)"):
+            map_vqa_keys({strange: one})
+
+
+def test_a_text_map_is_refused() -> None:
+    name = "text_encoder.encoder.txt_query_model.q_map.0.weight"
+    with pytest.raises(InputError, match=r"maps text tokens.*txt_query_model"):
+        map_vqa_keys({name: torch.ones(3, 2)})
+
+
+def test_tied_tensors_come_once_and_must_agree() -> None:
+    copy, source = "text_decoder.cls.predictions.decoder.bias", "text_decoder.cls.predictions.bias"
+    one = torch.ones(3)
+    assert set(map_vqa_keys({copy: one, source: one})[0]) == {source}
+    assert set(map_vqa_keys({copy: one})[0]) == {source}
+    with pytest.raises(InputError, match="differ"):
+        map_vqa_keys({copy: one, source: 2 * one})
+
+
+def broken(state: dict[str, Tensor], fault: str) -> Any:
+    """A checkpoint with one fault."""
+    if fault == "unknown":
+        return {"model": state | {f"extra.{i}": torch.ones(1) for i in range(7)}}
+    if fault == "missing":
+        return {"model": {k: v for k, v in state.items() if "text_decoder.bert.encoder.layer.0.output" not in k}}
+    if fault == "no image tower":
+        return {"model": {k: v for k, v in state.items() if not k.startswith("visual")}}
+    if fault == "half a map":
+        return {"model": {k: v for k, v in state.items() if k != "space_dict"} | {VISION_MAP: torch.ones(3)}}
+    if fault == "shape":
+        return {"model": state | {"visual_encoder.blocks.1.mlp.fc1.weight": torch.ones(3, 5)}}
+    if fault == "dimensions":
+        return {"model": state | {"visual_encoder.pos_embed": torch.ones(50, 22)}}
+    if fault == "not square":
+        return {"model": state | {"visual_encoder.pos_embed": torch.ones(1, 48, 22)}}
+    if fault == "deeper decoder":
+        key = "text_decoder.bert.encoder.layer.{}.output.dense.bias"
+        return {"model": state | {key.format(TEXT_DEPTH): state[key.format(0)]}}
+    return {
+        "temperature is text": {"model": state, "temperature": "warm"},
+        "temperature below 0": {"model": state, "temperature": -1.0},
+        "not tensors": {"model": {"a": 1, "b": "c"}},
+        "empty": {"model": {}},
+        "a number": 3,
+    }[fault]
+
+
+VISION_MAP = "visual_encoder.img_query_model.q_map.0.bias"
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        ("unknown", r"unknown tensors: 7 \(extra.0, extra.1, extra.2, extra.3, extra.4, \.\.\.\)"),
+        ("missing", r"missing tensors: 4 \(text_decoder.bert.encoder.layer.0.output.LayerNorm.bias, "),
+        ("no image tower", "missing tensor vision_model"),
+        ("half a map", "missing tensors: 1 .*semantic_tokens"),
+        ("shape", r"another shape than the others imply: 1 \(.*layers.1.mlp.fc1.weight \[3, 5\] for \[31, 22\]"),
+        ("dimensions", "needs 3 dimensions"),
+        ("not square", "48 image positions"),
+        ("deeper decoder", "has not: 1 "),
+        ("temperature is text", "temperature is no number"),
+        ("temperature below 0", "temperature is -1.0"),
+        ("not tensors", "holds no state dict"),
+        ("empty", "holds no state dict"),
+        ("a number", "holds no state dict"),
+    ],
+)
+def test_wrong_checkpoints(tmp_path: Path, fault: str, says: str) -> None:
+    file = tmp_path / "a.pth"
+    torch.save(broken(made(), fault), file)
+    with pytest.raises(InputError, match=says) as caught:
+        convert_vqa(file, tmp_path / "out", **GIVEN)
+    assert str(caught.value).startswith(f"{file}: ")
+    assert "\n" not in str(caught.value)
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.pth"]
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_wrong_files(tmp_path: Path, suffix: str) -> None:
+    whole, file = tmp_path / f"whole{suffix}", tmp_path / f"a{suffix}"
+    state = made()
+    save_file(state, whole) if suffix == ".safetensors" else torch.save({"model": state}, whole)
+    data = whole.read_bytes()
+    for content in (data[: len(data) // 2], data[:7], b"", b"not a checkpoint\n" * 99):
+        file.write_bytes(content)
+        with pytest.raises(InputError, match=r"cut short or not a") as caught:
+            convert_vqa(file, tmp_path / "out", **GIVEN)
+        assert str(caught.value).startswith(f"{file}: ")
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="no such file"):
+        convert_vqa(tmp_path / f"gone{suffix}", tmp_path / "out", **GIVEN)
+    with pytest.raises(InputError, match="is a folder"):
+        convert_vqa(tmp_path, tmp_path / "out", **GIVEN)
+
+
+class Trap:
+    """Writes a file if it is ever unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
+    file, sprung = tmp_path / "a.pth", tmp_path / "sprung"
+    torch.save({"model": made(), "config": Trap(sprung)}, file)
+    with pytest.raises(InputError, match="could run code") as caught:
+        convert_vqa(file, tmp_path / "out", **GIVEN)
+    assert not sprung.exists()
+    assert "\n" not in str(caught.value)
+    torch.load(file, weights_only=False)
+    assert sprung.exists()  # it was a trap
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"heads": 3}, "3 heads do not share the image tower's width of 22"),
+        ({"heads": None}, "give the number of heads"),
+        ({"end_token_id": None}, r"101 entries, not BERT's 30524; give end_token_id"),
+        ({"end_token_id": VOCABULARY}, "outside the vocabulary"),
+        ({"start_token_id": -1}, "outside the vocabulary"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    torch.save(made(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=says):
+        convert_vqa(tmp_path / "a.pth", tmp_path / "out", **(GIVEN | given))
+    assert not (tmp_path / "out").exists()
+
+
+def test_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, out = tmp_path / "a.pth", tmp_path / "new" / "out"
+    torch.save(made(), source)
+    convert_vqa(source, out, **GIVEN)
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(InputError, match="is not empty"):
+        convert_vqa(source, out, **GIVEN)
+    other = tiny_model(seed=5)
+    torch.save(original(other), source)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MadtpBlipForQuestionAnswering, "save_pretrained", full)
+        with pytest.raises(InputError, match="No space left"):
+            convert_vqa(source, out, overwrite=True, **GIVEN)
+        with pytest.raises(InputError, match="No space left"):
+            convert_vqa(source, tmp_path / "fresh", **GIVEN)
+    assert (out / "model.safetensors").read_bytes() == before
+    assert not (tmp_path / "fresh").exists()
+    convert_vqa(source, out, overwrite=True, **GIVEN)
+    assert same_model(out, other)
+    assert [f.name for f in out.parent.iterdir()] == ["out"]
+
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    (notes / "mine.txt").write_text("keep")
+    with pytest.raises(InputError, match="no model"):
+        convert_vqa(source, notes, overwrite=True, **GIVEN)
+    with pytest.raises(InputError, match="is a file"):
+        convert_vqa(source, notes / "mine.txt", overwrite=True, **GIVEN)
+    inside = source.rename(out / "a.pth")
+    with pytest.raises(InputError, match="holds the checkpoint itself"):
+        convert_vqa(inside, out, overwrite=True, **GIVEN)
+    assert inside.exists()
+
+
+def test_tokenizer_is_saved_beside_the_weights(tmp_path: Path) -> None:
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"w{i}" for i in range(VOCABULARY - 2 - 5))]
+    vocabulary = tmp_path / "words" / "vocab.txt"
+    vocabulary.parent.mkdir()
+    vocabulary.write_text("\n".join(words), encoding="utf-8")
+    BertTokenizer(vocab=str(vocabulary)).save_pretrained(tmp_path / "words")
+    torch.save(made(), tmp_path / "a.pth")
+    convert_vqa(tmp_path / "a.pth", tmp_path / "out", heads=HEADS, end_token_id=3, tokenizer=str(tmp_path / "words"))
+    processor = BlipProcessor.from_pretrained(tmp_path / "out")
+    model: Any = load(tmp_path / "out")
+    tokenizer = processor.tokenizer
+    assert len(tokenizer) == VOCABULARY
+    assert tokenizer.convert_tokens_to_ids("[DEC]") == tokenizer.bos_token_id == VOCABULARY - 2
+    assert tokenizer.bos_token_id == model.decoder_start_token_id
+    assert tokenizer.convert_tokens_to_ids("[ENC]") == VOCABULARY - 1
+    assert tokenizer("w3 w5").input_ids == [2, 8, 10, 3]
+    assert dict(processor.image_processor.size) == {"height": IMAGE, "width": IMAGE}
+    vocabulary.write_text("\n".join(words[:-3]), encoding="utf-8")
+    BertTokenizer(vocab=str(vocabulary)).save_pretrained(tmp_path / "words")
+    with pytest.raises(InputError, match=f"has {VOCABULARY - 5} words, the checkpoint {VOCABULARY}"):
+        convert_vqa(tmp_path / "a.pth", tmp_path / "new", tokenizer=str(tmp_path / "words"), **GIVEN)
+    with pytest.raises(InputError, match="no tokenizer"):
+        convert_vqa(tmp_path / "a.pth", tmp_path / "new", tokenizer=str(tmp_path / "nowhere"), **GIVEN)
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,60 @@
+"""The whole thing in miniature: generated pictures, a model that trains in a second, its processor, folders of both."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import BlipProcessor
+
+from madtp.data.sample import VqaData
+from madtp.data.scene_questions import ANSWERS
+from madtp.data.scenes import load_scenes, write_scenes
+from madtp.model.blip import MadtpBlipForQuestionAnswering
+from madtp.model.save import save_model
+from madtp.model.sizes import Size, build_processor, build_vqa
+
+NANO = Size(image=21, patch=3, width=20, heads=2, vision_layers=3, text_layers=2, semantic=5, std=0.3, mlp=2)
+PATCHES = 7 * 7
+SEED = 3
+
+
+@cache
+def scenes(split: str, images: int, questions: int = 2) -> VqaData:
+    """So many pictures with their first so many questions."""
+    data = load_scenes(split, seed=SEED, limit=images)
+    return replace(data, samples=tuple(replace(s, questions=s.questions[:questions]) for s in data.samples))
+
+
+@cache
+def processor() -> BlipProcessor:
+    """With the words of the generated questions and answers, [ENC] and [DEC]."""
+    texts = [
+        question.text for sample in load_scenes("train", seed=SEED, limit=40).samples for question in sample.questions
+    ]
+    return build_processor(NANO, texts + list(ANSWERS))
+
+
+def nano_model(seed: int = 0, **madtp: Any) -> MadtpBlipForQuestionAnswering:
+    """A fresh model from a seed, in evaluation mode; `madtp` are fields of `PruneConfig`."""
+    torch.manual_seed(seed)
+    model = build_vqa(NANO, len(processor().tokenizer))
+    model.pruning = replace(model.pruning, **madtp)
+    return model.eval()
+
+
+def model_folder(out: Path, **madtp: Any) -> Path:
+    """A saved model with its processor."""
+    save_model(nano_model(**madtp), processor(), out)
+    return out
+
+
+def data_folder(out: Path) -> Path:
+    """11 train, 2 val and 3 test pictures in easy-VQA's form."""
+    return write_scenes(out, seed=SEED, n_train=11, n_val=2, n_test=3)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file under a folder, hidden ones too: to show that nothing was touched."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}

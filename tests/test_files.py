@@ -1,0 +1,133 @@
+"""Files are written whole or not at all, and what cannot be written is said in one line."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from madtp.errors import InputError
+from madtp.files import atomic_path, atomic_write, claim_folder, write_json
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_writes_text_and_bytes_and_makes_the_folder(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "new" / "a.txt", "τ")
+    atomic_write(tmp_path / "new" / "b.bin", b"\x00\xff")
+    assert (tmp_path / "new" / "a.txt").read_bytes() == b"\xcf\x84"
+    assert (tmp_path / "new" / "b.bin").read_bytes() == b"\x00\xff"
+    assert names(tmp_path / "new") == ["a.txt", "b.bin"]
+
+
+def test_json_is_readable_by_people_and_programs(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "τ", "n": [2, 3]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert json.loads(text) == {"name": "τ", "n": [2, 3]}
+    assert '"name": "τ"' in text
+    assert text.endswith("}\n")
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        atomic_write(tmp_path / "a", "x")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_failure_half_way_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.txt"
+    atomic_write(target, "old")
+
+    def write_half() -> None:
+        with atomic_path(target) as temporary:
+            temporary.write_text("half")
+            assert target.read_text() == "old"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_half()
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    atomic_write(tmp_path / "a.txt", "old")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError) as caught:
+        atomic_write(tmp_path / "a.txt", "new")
+    assert (
+        str(caught.value)
+        == f"{tmp_path / 'a.txt'}: cannot write: No space left on device; free the disk or choose another --out"
+    )
+    assert (tmp_path / "a.txt").read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_file_in_the_way_of_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=r"a\.txt: cannot write: .*; choose another --out$"):
+        atomic_write(tmp_path / "file" / "a.txt", "x")
+
+
+def test_a_folder_in_the_way_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(InputError, match="cannot write: Is a directory"):
+        atomic_write(tmp_path / "a", "x")
+    assert names(tmp_path) == ["a"]
+
+
+def test_failures_that_are_not_about_the_target_stay_what_they_are(tmp_path: Path) -> None:
+    def read_another() -> None:
+        with atomic_path(tmp_path / "a") as temporary:
+            temporary.write_bytes((tmp_path / "missing").read_bytes())
+
+    def encode() -> None:
+        with atomic_path(tmp_path / "a"):
+            raise OSError("cannot write mode RGBA as JPEG")
+
+    with pytest.raises(FileNotFoundError, match="missing"):
+        read_another()
+    with pytest.raises(OSError, match=r"^cannot write mode RGBA as JPEG$"):
+        encode()
+    assert names(tmp_path) == []
+
+
+def test_claim_makes_a_folder_and_takes_an_empty_one(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "one"
+    assert claim_folder(folder) == folder
+    assert folder.is_dir()
+    assert claim_folder(str(folder)) == folder
+
+
+def test_claim_leaves_what_another_run_wrote(tmp_path: Path) -> None:
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(InputError, match="holds another run; choose another --out or add --overwrite"):
+        claim_folder(tmp_path)
+    claim_folder(tmp_path, overwrite=True)
+    assert names(tmp_path) == ["report.json"]
+
+
+@pytest.mark.parametrize(
+    ("below", "says"),
+    [("file", "is a file, not a folder"), ("file/run", "cannot be made"), ("x" * 300, "cannot be made")],
+)
+def test_claim_says_what_stands_in_the_way(tmp_path: Path, below: str, says: str) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match=f"{says}.*; choose another --out$"):
+        claim_folder(tmp_path / below, overwrite=True)
+
+
+def test_claim_finds_a_read_only_folder_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser, as in containers, may write anywhere
+    with pytest.raises(InputError, match="cannot be written; choose another --out"):
+        claim_folder(tmp_path)
