@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from madtp.model.blip import MadtpBlipForQuestionAnswering
     from madtp.model.config import MadtpBlipConfig, PruneConfig
-    from madtp.model.load import load
+    from madtp.model.load import load, load_processor
 
 __version__ = "0.1.0"
 
-__all__ = ["MadtpBlipConfig", "MadtpBlipForQuestionAnswering", "PruneConfig", "__version__", "load"]
+__all__ = ["MadtpBlipConfig", "MadtpBlipForQuestionAnswering", "PruneConfig", "__version__", "load", "load_processor"]
 
 _HOME = {
     "MadtpBlipConfig": "madtp.model.config",
     "MadtpBlipForQuestionAnswering": "madtp.model.blip",
     "PruneConfig": "madtp.model.config",
     "load": "madtp.model.load",
+    "load_processor": "madtp.model.load",
 }
 
 

@@ -9,14 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import BertTokenizer, BlipProcessor
+from transformers import BertTokenizer
 
 from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
 from madtp.model.checkpoint import read_checkpoint
 from madtp.model.config import MadtpBlipConfig
 from madtp.model.convert import ConvertedInfo, convert_vqa, map_vision_keys, map_vqa_keys, vqa_config
-from madtp.model.load import load
+from madtp.model.load import load, load_processor
 from model.tiny import (
     END,
     HEADS,
@@ -396,7 +396,7 @@ def test_tokenizer_is_saved_beside_the_weights(tmp_path: Path) -> None:
     BertTokenizer(vocab=str(vocabulary)).save_pretrained(tmp_path / "words")
     torch.save(made(), tmp_path / "a.pth")
     convert_vqa(tmp_path / "a.pth", tmp_path / "out", heads=HEADS, end_token_id=3, tokenizer=str(tmp_path / "words"))
-    processor = BlipProcessor.from_pretrained(tmp_path / "out")
+    processor = load_processor(tmp_path / "out")
     model: Any = load(tmp_path / "out")
     tokenizer = processor.tokenizer
     assert len(tokenizer) == VOCABULARY

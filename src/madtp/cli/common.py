@@ -66,18 +66,10 @@ def pick_dtype(dtype: str) -> Any:
 
 def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
     """A model in evaluation mode and its processor. Raises InputError."""
-    from transformers import BlipProcessor
-
-    from madtp.model.load import load
+    from madtp.model.load import load, load_processor
 
     loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval()
-    try:
-        processor = BlipProcessor.from_pretrained(model)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(
-            f"no processor beside the model: {error}", model, "save the BlipProcessor into the folder"
-        ) from error
-    return loaded, processor
+    return loaded, load_processor(model)
 
 
 def make_task(task: str, processor: Any, inference: str = "generate") -> Any:

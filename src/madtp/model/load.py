@@ -1,4 +1,4 @@
-"""Loading a model folder whose class is not known beforehand."""
+"""Loading a model folder whose class is not known beforehand, and the processor beside it."""
 
 import json
 import logging
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from madtp.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import BlipProcessor, PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,25 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
         ) from error
     _check_report(report, config, path)
     return model
+
+
+def load_processor(path: str | Path) -> "BlipProcessor":
+    """The stock processor (images and tokenizer) of a model folder or hub id.
+
+    As `BlipProcessor.from_pretrained`, without the host's warning that our model type is not one of its own.
+
+    Raises:
+        InputError: there is none.
+    """
+    from transformers import BlipProcessor
+
+    try:
+        with quiet_host():
+            processor: BlipProcessor = BlipProcessor.from_pretrained(path)
+    except (OSError, ValueError, TypeError) as error:
+        fix = "save the BlipProcessor into the folder"
+        raise InputError(f"no processor beside the model: {error}", path, fix) from error
+    return processor
 
 
 def _config(folder: Path) -> dict[str, Any]:
