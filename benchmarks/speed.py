@@ -1,30 +1,50 @@
 """Speed-up of a pruned model over its own dense form, beside the GFLOPs it saves.
 
-    python benchmarks/speed.py --model runs/half runs/fifth --data DIR
+    python benchmarks/speed.py --model runs/half runs/fifth --data DIR      (each at its own temperature)
+    python benchmarks/speed.py --size base --reduction 0.5 0.8 --data scenes (random weights, calibrated here)
 
-Image tower and question encoder, batch after batch of real data, dense (SDPA) and pruned in turn in one process; the
-median ratio over the pairs. Writes one JSON line a model.
+Image tower and question encoder, batch after batch of real data, one question an image, dense (SDPA) and pruned in turn
+in one process; the median ratio over the pairs. Writes one JSON line a row.
 """
 
 import argparse
 import json
-import time
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 
 from madtp.cli.common import load_model, make_task
 from madtp.cost.latency import time_pairs
-from madtp.data.sample import load_vqa
-from madtp.evaluate import batches, evaluating, measure_reduction
+from madtp.data.sample import VqaData, load_vqa
+from madtp.evaluate import batches, calibrate, evaluating, measure_reduction
+from madtp.model.sizes import SIZES, build_processor, build_vqa
 from madtp.report import settings
 from madtp.runtime import keep_freed_memory
 
 
-def measure(path: str, data: str, split: str, batch_size: int, images: int, pairs: int, cpu: bool) -> dict[str, object]:
+def models(options: argparse.Namespace, data: VqaData) -> Iterator[tuple[str, Any, Any]]:
+    """Name, model at the temperature to time, and task of each row."""
+    if options.model:
+        for path in options.model:
+            model, processor = load_model(path)
+            yield path, model, make_task("vqa", processor)
+        return
+    torch.manual_seed(0)
+    size = SIZES[options.size]
+    processor = build_processor(size, [question.text for sample in data.samples for question in sample.questions])
+    model, task = build_vqa(size, len(processor.tokenizer)).eval(), make_task("vqa", processor)
+    some = list(batches(task, data[: options.tune], 8, model.device))
+    for reduction in options.reduction:
+        calibrate(model, task, some, reduction)
+        yield f"{options.size}, random weights", model, task
+
+
+def measure(model: Any, task: Any, data: VqaData, batch_size: int, pairs: int) -> dict[str, object]:
     """One row: reduction measured on the very images that are timed, and the speed-up."""
-    model, processor = load_model(path)
-    task = make_task("vqa", processor)
-    ready = list(batches(task, load_vqa(data, split, limit=images), batch_size, model.device))
+    dataset = task.dataset(data)
+    single = [(pixels, sample, questions[:1]) for pixels, sample, questions in dataset]
+    ready = [task.collate(single[i : i + batch_size]) for i in range(0, len(single), batch_size)]
     temperature = model.temperature
 
     def run(strength: float | None) -> None:
@@ -33,46 +53,44 @@ def measure(path: str, data: str, split: str, batch_size: int, images: int, pair
             model.encode(**task.inputs(batch))
 
     reduction = measure_reduction(model, task, ready)
-    if cpu:
-        clock, time.perf_counter = time.perf_counter, time.process_time
     with evaluating(model):
         times = time_pairs(lambda: run(None), lambda: run(temperature), pairs=pairs)
-    if cpu:
-        time.perf_counter = clock
-    middle = pairs // 2
-    ideal = 1 / (1 - reduction)
+    model.temperature = temperature
+    middle, images, ideal = pairs // 2, len(data), 1 / (1 - reduction)
     return {
-        "model": path,
         "batch_size": batch_size,
         "images": images,
+        "pairs": pairs,
         "threads": torch.get_num_threads(),
+        "dtype": "float32",
         "reduction": round(reduction, 4),
         "dense_ms_per_image": round(1000 * sorted(times.baseline)[middle] / images, 3),
         "pruned_ms_per_image": round(1000 * sorted(times.contender)[middle] / images, 3),
         "speedup": round(times.speedup, 3),
         "ideal": round(ideal, 3),
         "efficiency": round(times.speedup / ideal, 3),
-        **settings(),
     }
 
 
 def main() -> None:
     """Read the options and print a row a model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", nargs="+", required=True)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--model", nargs="+", help="model folders, each timed at its own temperature")
+    what.add_argument("--size", choices=list(SIZES), help="random weights of this size instead")
+    parser.add_argument("--reduction", nargs="+", type=float, default=[0.5, 0.8], help="with --size")
+    parser.add_argument("--tune", type=int, default=32, help="with --size: images to calibrate on")
     parser.add_argument("--data", required=True)
     parser.add_argument("--split", default="val")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--cpu-time", action="store_true", help="processor time instead of wall time (a busy machine)")
     options = parser.parse_args()
     keep_freed_memory()
-    for path in options.model:
-        row = measure(
-            path, options.data, options.split, options.batch_size, options.images, options.pairs, options.cpu_time
-        )
-        print(json.dumps(row), flush=True)
+    data = load_vqa(options.data, options.split, limit=options.images)
+    for name, model, task in models(options, data):
+        row = measure(model, task, data, options.batch_size, options.pairs)
+        print(json.dumps({"model": name, **row, **settings()}), flush=True)
 
 
 if __name__ == "__main__":
