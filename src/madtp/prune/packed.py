@@ -15,20 +15,28 @@ def valid(lengths: Int[Tensor, " b"], n: int) -> Bool[Tensor, "b n"]:
     return torch.arange(n, device=lengths.device) < lengths[:, None]
 
 
-def pad(values: Shaped[Tensor, "t ..."], lengths: Int[Tensor, " b"], n: int) -> Shaped[Tensor, "b n ..."]:
+def padded_index(lengths: Int[Tensor, " b"], n: int, t: int) -> Int[Tensor, " m"]:
+    """`[b * n]` packed position, of t, of every padded place; beyond an instance's length, that of some other token."""
+    index = start_of(lengths)[:, None] + torch.arange(n, device=lengths.device)
+    return index.clamp_(max=max(t - 1, 0)).view(-1)
+
+
+def pad(
+    values: Shaped[Tensor, "t ..."], lengths: Int[Tensor, " b"], n: int, index: Int[Tensor, " m"] | None = None
+) -> Shaped[Tensor, "b n ..."]:
     """Packed to padded; what lies beyond an instance's length repeats some token and must be masked by the caller.
 
     Args:
         values: packed tokens, `t = lengths.sum()`.
         lengths: tokens of each instance, on the device of `values`.
         n: padded length, at least `lengths.max()`.
+        index: `padded_index(lengths, n, t)`, where it is known already.
     """
     b = lengths.shape[0]
     if b * n == values.shape[0]:  # every instance has n tokens: padded and packed are the same memory
         return values.view(b, n, *values.shape[1:])
-    position = start_of(lengths)[:, None] + torch.arange(n, device=lengths.device)
-    position = position.clamp_(max=max(values.shape[0] - 1, 0))
-    return values.index_select(0, position.view(-1)).view(b, n, *values.shape[1:])
+    index = padded_index(lengths, n, values.shape[0]) if index is None else index
+    return values.index_select(0, index).view(b, n, *values.shape[1:])
 
 
 def unpad(padded: Shaped[Tensor, "b n ..."], lengths: Int[Tensor, " b"]) -> Shaped[Tensor, "t ..."]:

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from madtp.prune.merge import Selection, select
-from madtp.prune.packed import pad, valid
+from madtp.prune.packed import pad, padded_index, valid
 from madtp.prune.score import class_score, self_score, token_importance, token_score
 from madtp.prune.threshold import keep_above, threshold
 
@@ -43,16 +44,26 @@ class Evidence:
     def device(self) -> torch.device:
         return self.column.device
 
+    @cached_property
+    def _n(self) -> int:
+        return int(self.lengths.max())
+
+    @cached_property
+    def _lengths(self) -> Int[Tensor, " b"]:
+        return self.lengths.to(self.device)
+
+    @cached_property
+    def _index(self) -> Int[Tensor, " m"]:
+        return padded_index(self._lengths, self._n, len(self.column))
+
     def padded(self, values: Float[Tensor, "t *c"]) -> Float[Tensor, "b n *c"]:
         """`values` in the padded layout that scores are computed in, float32 at least."""
         values = values if values.dtype == torch.float64 else values.float()
-        return pad(values, self.lengths.to(self.device), int(self.lengths.max()))
+        return pad(values, self._lengths, self._n, self._index)
 
     def content(self) -> Bool[Tensor, "b n"]:
         """Which padded positions hold a token that may be pruned."""
-        n = int(self.lengths.max())
-        lengths = self.lengths.to(self.device)
-        mask = valid(lengths - self.tail, n)
+        mask = valid(self._lengths - self.tail, self._n)
         mask[:, : self.head] = False
         return mask
 

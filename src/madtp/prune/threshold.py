@@ -19,9 +19,9 @@ def threshold(
         content: which tokens take part.
         temperature: tau > 0. tau -> infinity gives the mean TIS; the number kept is not monotone in tau.
     """
-    logits = (affinity / temperature).masked_fill(~content[..., None], torch.finfo(affinity.dtype).min)
+    logits = (affinity / temperature).masked_fill_(~content[..., None], torch.finfo(affinity.dtype).min)
     weight = torch.softmax(logits, dim=1)
-    return (weight * importance.masked_fill(~content, 0.0)[..., None]).sum(1).amin(-1)
+    return torch.bmm(importance.masked_fill(~content, 0.0)[:, None], weight).amin(-1)[:, 0]
 
 
 def keep_above(
