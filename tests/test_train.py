@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from madtp import train as module
-from madtp.cost.budget import Found
+from madtp.cost.budget import Found, OutOfReach
 from madtp.data.sample import load_vqa
 from madtp.errors import InputError
 from madtp.model.load import load
@@ -180,7 +181,7 @@ def test_killed_for_good_and_resumed(tmp_path: Path, unbroken: Callable[[str], P
         [sys.executable, "-c", KILLED, str(out)], env={**os.environ, "PYTHONPATH": path}, capture_output=True
     )
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert not (out / "done").exists() and (out / STATE).is_file()
+    assert (out / STATE).is_file() and not any(line.get("done") for line in log_of(out))
     config, madtp = BUDGETS["madtp"]
     start(out, config, **madtp).run(resume=True)
     assert_same_run(out, unbroken("madtp"))
@@ -220,6 +221,57 @@ def test_other_settings_are_refused(stopped: Path) -> None:
     with pytest.raises(InputError, match=r"lr 0\.003 -> 0\.01, seed 7 -> 8; resume with the same settings"):
         start(stopped, other).run(resume=True)
     assert (stopped / STATE).read_bytes() == before
+
+
+def test_another_start_is_refused(stopped: Path) -> None:
+    """Other weights, data or method would be another run under the same name."""
+    trainer = start(stopped, CONFIG, method="random", alpha=7.0)
+    trainer.source["size"] = "tiny"
+    with pytest.raises(InputError, match=r"alpha 0\.1 -> 7\.0, method 'madtp' -> 'random', size None -> 'tiny'; res"):
+        trainer.run(resume=True)
+    with pytest.raises(InputError, match="semantic_tokens 5 -> 7"):
+        start(stopped, CONFIG, semantic_tokens=7).run(resume=True)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = start(tmp_path, CONFIG, report=None)
+    loss, calls = trainer.task.loss, [0]
+
+    def spoilt(model: Any, batch: Any) -> Any:
+        calls[0] += 1
+        value, logs, trace = loss(model, batch)
+        return value * (math.nan if calls[0] == 4 else 1.0), logs, trace
+
+    monkeypatch.setattr(trainer.task, "loss", spoilt)
+    with pytest.raises(InputError, match="the loss is nan in step 4; use a lower --lr"):
+        trainer.run()
+    state = torch.load(tmp_path / STATE, weights_only=True)
+    assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
+
+
+@pytest.fixture
+def other_precision() -> Iterator[None]:
+    """Accelerate takes one precision a process; the tests before and after have another."""
+    AcceleratorState._reset_state(True)
+    yield
+    AcceleratorState._reset_state(True)
+
+
+@pytest.mark.parametrize("method", ["madtp", "random"])
+def test_compression_in_bfloat16(method: str, tmp_path: Path, other_precision: None) -> None:
+    """Autocast must not reach the scores, nor the statistics they are made of."""
+    config = replace(CONFIG, precision="bf16", reductions=(0.5,), batch_size=13)
+    start(tmp_path, config, method=method).run()
+    assert all(math.isfinite(line["loss"]) for line in log_of(tmp_path) if "loss" in line)
+    assert log_of(tmp_path)[-1]["gflops"]["reduction"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_impossible_reduction_is_refused_at_the_start(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"0\.99 is impossible: two tokens .* would save 0\.\d+; ask for less than 0\."
+    ):
+        start(tmp_path, replace(CONFIG, reductions=(0.5, 0.99))).run()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_checkpoints_may_come_at_another_pace(stopped: Path, tmp_path: Path) -> None:
@@ -326,7 +378,9 @@ def out_of_reach(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
     def calibrate(*_: Any, **__: Any) -> Found:
         done[0] += 1
         if done[0] in calls:
-            raise InputError("0.5 is above the most this model reaches, 0.450", "--reduction", "ask for at most 0.45")
+            error = OutOfReach("0.5 is above the most this model reaches, 0.450", "--reduction", "ask for at most 0.45")
+            error.nearest = Found(3.0, 0.45, ())
+            raise error
         return Found(2.0, 0.5, ())
 
     monkeypatch.setattr(module, "calibrate", calibrate)
@@ -347,16 +401,16 @@ def test_a_budget_never_reached_is_said(tmp_path: Path, monkeypatch: pytest.Monk
         start(tmp_path, replace(CONFIG, batch_size=13, reductions=(0.5,), ramp=0.0)).run()
 
 
-@pytest.mark.parametrize(("calls", "begin"), [((), 0.3), ((0,), 0.5)])
-def test_a_model_that_cannot_prune_little_starts_at_its_target(
-    calls: tuple[int, ...], begin: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("calls", "begin", "strength"), [((), 0.3, 2.0), ((0,), 0.5, 2.0), ((0, 1), 0.5, 3.0)])
+def test_a_model_that_cannot_prune_little_starts_at_its_target_or_near_it(
+    calls: tuple[int, ...], begin: float, strength: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out_of_reach(monkeypatch, *calls)
     trainer = start(tmp_path, replace(CONFIG, reductions=(0.5,)))
-    trainer._start_controllers()
+    trainer.prepare()
     (controller,) = trainer.controllers
     assert controller is not None
-    assert (controller.strength, controller.start, controller.target, controller.ramp) == (2.0, begin, 0.5, 3)
+    assert (controller.strength, controller.start, controller.target, controller.ramp) == (strength, begin, 0.5, 3)
 
 
 def test_validation_comes_every_so_many_epochs_and_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

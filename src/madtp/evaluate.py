@@ -1,5 +1,6 @@
 """The one evaluation loop, and the measuring that calibration rests on."""
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -11,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from madtp.cost.budget import Found, find_strength
-from madtp.cost.flops import reduction
+from madtp.cost.budget import Found, OutOfReach, find_strength
+from madtp.cost.flops import count_dense, count_least, reduction
 from madtp.data.sample import VqaData
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
 from madtp.prune import METHODS, Trace
-from madtp.task.vqa import Batch, Prediction, VqaTask, cost
+from madtp.task.vqa import Batch, Prediction, VqaTask, cost, shape_of
 
 Advance = Callable[[int], None]
 
@@ -171,6 +172,28 @@ def measure_reduction(model: Any, task: VqaTask, some: Sequence[Batch]) -> float
     return reduction(torch.cat(run), torch.cat(full))
 
 
+def check_reach(model: Any, task: VqaTask, some: Sequence[Batch], target: float) -> None:
+    """Refuse a reduction that no temperature could meet: more than with two content tokens after each first block.
+
+    Raises:
+        InputError: says what can be had at the very most.
+    """
+    before, least, full = model.pruning, [], []
+    try:
+        model.temperature = None
+        with evaluating(model):
+            for batch in some:
+                trace = task.expect_answers(model.encode(**task.inputs(batch)).trace, batch)
+                least.append(count_least(shape_of(model), trace).total)
+                full.append(count_dense(shape_of(model), trace).total)
+    finally:
+        model.pruning = before
+    most = reduction(torch.cat(least), torch.cat(full))
+    if target > most:
+        said = f"{target:g} is impossible: two tokens from each tower's first block on would save {most:.3f}"
+        raise InputError(said, "--reduction", f"ask for less than {math.floor(most * 100) / 100:g}")
+
+
 def calibrate(
     model: Any,
     task: VqaTask,
@@ -211,7 +234,7 @@ def calibrate(
             try:
                 close = (max(low, near / 3), min(high, near * 3))
                 found = find_strength(measure, target, close, tolerance=tolerance, grid=3)
-            except InputError:
+            except OutOfReach:
                 found = None
         if found is None:
             found = find_strength(measure, target, (low, high), tolerance=tolerance)

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -53,6 +54,56 @@ def write_json(path: str | Path, obj: Any) -> None:
     atomic_write(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 
 
+def check_folder(path: str | Path, overwrite: bool = False) -> None:
+    """Refuse what `claim_folder` would refuse, making nothing.
+
+    Raises:
+        InputError: ``path`` is a file, or holds something and ``overwrite`` is False.
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_dir():
+            raise InputError("is a file, not a folder", path, "choose another --out")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise InputError("holds another run", path, "choose another --out or add --overwrite")
+    except OSError as error:
+        raise InputError(f"cannot be made: {error.strerror}", path, "choose another --out") from error
+
+
+@contextmanager
+def claimed(path: str | Path, overwrite: bool, proof: str) -> Iterator[None]:
+    """``path`` as an empty output folder for the block; what it held goes only once the new run stands.
+
+    It waits beside ``path`` under a hidden name. If the block fails before it has written the file ``proof``, the
+    folder is as it was before.
+
+    Raises:
+        InputError: as `claim_folder`.
+    """
+    path = Path(path)
+    check_folder(path, overwrite)
+    old = None
+    if path.is_dir() and any(path.iterdir()):
+        old = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}.old")
+        try:
+            os.rename(path, old)
+        except OSError as error:
+            raise InputError(f"cannot be moved: {error.strerror}", path, "choose another --out") from error
+    try:
+        claim_folder(path)
+        yield
+    except BaseException:
+        if not (path / proof).exists():
+            shutil.rmtree(path, ignore_errors=True)
+            if old is not None:
+                os.rename(old, path)
+                old = None
+        raise
+    finally:
+        if old is not None:
+            shutil.rmtree(old, ignore_errors=True)
+
+
 def claim_folder(path: str | Path, overwrite: bool = False) -> Path:
     """Make ``path`` an output folder of ours, before the work that fills it.
 
@@ -60,12 +111,9 @@ def claim_folder(path: str | Path, overwrite: bool = False) -> Path:
         InputError: it is a file, it cannot be made or written, or it holds something and ``overwrite`` is False.
     """
     path = Path(path)
+    check_folder(path, overwrite)
     try:
-        if path.exists() and not path.is_dir():
-            raise InputError("is a file, not a folder", path, "choose another --out")
         path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()) and not overwrite:
-            raise InputError("holds another run", path, "choose another --out or add --overwrite")
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", path, "choose another --out") from error
     if not os.access(path, os.W_OK | os.X_OK):

@@ -12,11 +12,11 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
 
-from madtp.cost.budget import Controller
+from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
 from madtp.data.sample import VqaData
 from madtp.errors import InputError
-from madtp.evaluate import Evaluation, batches, calibrate, evaluate, to_device
+from madtp.evaluate import Evaluation, batches, calibrate, check_reach, evaluate, to_device
 from madtp.files import atomic_path, atomic_write
 from madtp.model.load import load
 from madtp.model.save import save_model
@@ -48,6 +48,11 @@ class Trainer:
         out: folder for the model, its processor, `log.jsonl` and the checkpoint.
         config: settings.
         report: called after every step.
+        device: "cpu" or "cuda"; "auto" = accelerate's choice.
+        source: what the run starts from (model, data); a resumed run must have the same.
+
+    Raises:
+        InputError: more than one process.
     """
 
     def __init__(
@@ -60,25 +65,30 @@ class Trainer:
         config: TrainConfig,
         report: Callable[[Progress], None] | None = None,
         device: str = "auto",
+        source: dict[str, Any] | None = None,
     ) -> None:
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             cpu=device == "cpu",
             gradient_accumulation_steps=config.accumulate,
         )
+        if self.accelerator.num_processes > 1:  # the budget's controller and the metrics know of one only
+            raise InputError("several processes are not supported yet", "train", "start one process")
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
         per_image = config.questions or None
         self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(model, config))
         self.model = self.accelerator.prepare_model(model)
         self.bare = self.accelerator.unwrap_model(self.model)
-        self.per_epoch = math.ceil(len(train) / (config.batch_size * self.accelerator.num_processes))
+        self.per_epoch = math.ceil(len(train) / config.batch_size)
         self.steps = self.per_epoch * config.epochs
         self.val = val[: config.val_images] if config.val_images else val
         self.val_batches = list(batches(task, self.val[:200], 64, self.bare.device)) if config.reductions else []
         self.controllers: list[Controller | None] = []  # one a budget; None = a dense step
-        self.step = 0
+        self.step, self.prepared = 0, False
         self.best: dict[str, Any] = {}
+        own = {key: getattr(self.bare.pruning, key) for key in ("method", "alpha", "semantic_tokens")}
+        self.source = {**(source or {}), **own, "images": len(train), "asked": train.n_questions}
 
     def run(self, resume: bool = False) -> Evaluation:
         """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.
@@ -91,8 +101,8 @@ class Trainer:
         """
         if resume:
             self._load()
-        else:
-            self._start_controllers()
+        elif not self.prepared:
+            self.prepare()
         begin = time.perf_counter()
         for epoch in range(self.step // self.per_epoch, self.config.epochs):
             self._epoch(epoch)
@@ -103,9 +113,18 @@ class Trainer:
             self._save()
         return self._finish()
 
-    def _start_controllers(self) -> None:
-        """Every budget starts from a mild one, at the temperature that meets it before any training."""
-        some = list(batches(self.task, self.train[:128], 64, self.bare.device)) if self.config.reductions else []
+    def prepare(self) -> None:
+        """Look at the first pictures and set up the budgets; nothing is written yet.
+
+        Every budget starts from a mild one, at the temperature that meets it before any training.
+
+        Raises:
+            InputError: a picture cannot be read; a reduction that no temperature could reach.
+        """
+        self.prepared = True
+        some = list(batches(self.task, self.train[:128], 64, self.bare.device))
+        if self.config.reductions:
+            check_reach(self.bare, self.task, some[:1], max(self.config.reductions))
         for target in self.config.reductions:
             if target == 0:
                 self.controllers.append(None)
@@ -113,9 +132,12 @@ class Trainer:
             start = min(target, 0.3)
             try:
                 found = calibrate(self.bare, self.task, some, start, tolerance=0.02)
-            except InputError:  # the mildest this model can do is more than that
+            except OutOfReach:  # the mildest this model can do is more than that
                 start = target
-                found = calibrate(self.bare, self.task, some, target, tolerance=0.02)
+                try:
+                    found = calibrate(self.bare, self.task, some, target, tolerance=0.02)
+                except OutOfReach as error:  # training may bring it within
+                    found = error.nearest
             bounds = METHODS[self.bare.pruning.method].bounds
             ramp = int(self.config.ramp * self.steps / len(self.config.reductions))
             self.controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
@@ -126,13 +148,10 @@ class Trainer:
             len(self.dataset), generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
         )
         size = self.config.batch_size
-        world, rank = self.accelerator.num_processes, self.accelerator.process_index
-        groups = [g.tolist() for g in order.split(size * world)]
-        done = self.step - epoch * self.per_epoch
-        mine = [group[rank::world] for group in groups[done:]]
+        groups = [g.tolist() for g in order.split(size)][self.step - epoch * self.per_epoch :]
         # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
         own = torch.Generator()
-        loader = DataLoader(self.dataset, batch_sampler=mine, collate_fn=self.task.collate, generator=own)
+        loader = DataLoader(self.dataset, batch_sampler=groups, collate_fn=self.task.collate, generator=own)
         for batch in loader:
             yield to_device(batch, self.accelerator.device)
 
@@ -151,6 +170,9 @@ class Trainer:
                         logs, trace = {"loss_tags": float(loss.detach())}, None
                     else:
                         loss, logs, trace = self.task.loss(self.model, batch)
+                if not math.isfinite(value := float(loss.detach())):
+                    fix = "use a lower --lr; the last checkpoint is whole"
+                    raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, fix)
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
@@ -163,10 +185,10 @@ class Trainer:
                 controller.update(logs["reduction"])
             self.step += 1
             if self.step % 20 == 0 or self.step == 1:
-                self._log({"step": self.step, "epoch": epoch, "loss": float(loss.detach()), **logs})
+                self._log({"step": self.step, "epoch": epoch, "loss": value, **logs})
             if self.report is not None:
                 note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
-                self.report(Progress(self.step, self.steps, epoch, float(loss.detach()), note))
+                self.report(Progress(self.step, self.steps, epoch, value, note))
             ended = self.step % self.per_epoch == 0  # saved after its validation
             if self.step % self.config.save_every == 0 and not ended:
                 self._save()
@@ -178,7 +200,7 @@ class Trainer:
             if controller is not None:
                 try:
                     calibrate(self.bare, self.task, self.val_batches, controller.target, near=controller.strength)
-                except InputError:  # out of reach, but training may yet bring it within
+                except OutOfReach:  # but training may yet bring it within
                     if epoch + 1 == self.config.epochs and not self.best:
                         raise
                     self.bare.temperature, met = controller.strength, False
@@ -212,7 +234,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             try:
                 with open(self.out / LOG, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                    file.write(json.dumps(entry, allow_nan=False) + "\n")
             except OSError as error:
                 raise InputError(f"cannot write: {error.strerror}", self.out / LOG, "free the disk") from error
 
@@ -220,7 +242,7 @@ class Trainer:
         if not self.accelerator.is_main_process:
             return
         state = {
-            "config": asdict(self.config),
+            "config": {**asdict(self.config), **self.source},
             "step": self.step,
             "model": self.bare.state_dict(),
             "pruning": self.bare.pruning.to_dict(),
@@ -247,12 +269,15 @@ class Trainer:
             raise InputError("cut short or not a checkpoint", path, "start again with --overwrite") from error
         if not isinstance(state, dict) or not {"config", "step", "optimizer", "gradients"} <= state.keys():
             raise InputError("not a checkpoint of this program", path, "start again with --overwrite")
-        mine, theirs = asdict(self.config), state["config"]
+        mine, theirs = {**asdict(self.config), **self.source}, state["config"]
         other = sorted(key for key in mine if mine[key] != theirs.get(key) and key != "save_every")
         if other:
             said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)
             raise InputError(f"settings differ from the checkpoint's: {said}", path, "resume with the same settings")
-        self.bare.load_state_dict(state["model"])
+        try:
+            self.bare.load_state_dict(state["model"])
+        except RuntimeError as error:
+            raise InputError("is of a model of other sizes", path, "resume with the same settings") from error
         self.bare.config.madtp = state["pruning"]
         self.optimizer.load_state_dict(state["optimizer"])
         torch.set_rng_state(state["random"])

@@ -150,13 +150,14 @@ def counted(run: Callable[[], object]) -> float:
 
 
 def unseen(model: Any, trace: Trace) -> float:
-    """What torch's counter does not see, being elementwise sums: the threshold over K, and the merge."""
+    """What torch's counter does not see, the merge, less what it sees too much of: the threshold over padded tokens."""
     shape = shape_of(model)
     total = 0
     for block in trace.blocks:
         width = shape.vision_width if block.tower == "vision" else shape.text_width
         for before, after in zip(block.tokens_in.tolist(), block.tokens_out.tolist(), strict=True):
-            total += before * shape.semantic + ((before - after + 1) * width if after < before else 0)
+            padding = int(block.tokens_in.max()) + 1 - before  # the pooled token among it
+            total += ((before - after + 1) * width if after < before else 0) - padding * shape.semantic
     return total
 
 

@@ -72,6 +72,11 @@ def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple
     return loaded, load_processor(model)
 
 
+def resolved(model: str) -> str:
+    """The folder's own path, or the hub id."""
+    return str(Path(model).resolve()) if Path(model).exists() else model
+
+
 def make_task(task: str, processor: Any, inference: str = "generate") -> Any:
     """The task object. Raises InputError."""
     from madtp.task.vqa import VqaTask

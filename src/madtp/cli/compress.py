@@ -95,6 +95,7 @@ def compress(
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"
-    result = fit(network, processor, task, training, validation, out, config, device, resume, overwrite, title)
+    source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
+    result = fit(network, processor, task, training, validation, out, config, device, resume, overwrite, title, source)
     result = {**result, "reduction_asked": budgets[-1], "method": method}
     common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

@@ -76,9 +76,9 @@ def train(
     else:
         network, processor = common.load_model(str(model))
         network.temperature = None
-    result = fit(
-        network, processor, task, training, validation, out, config, device, resume, overwrite, f"madtp train on {data}"
-    )
+    source = {"model": common.resolved(model) if model else None, "size": size, "data": training.name, "limit": limit}
+    title = f"madtp train on {data}"
+    result = fit(network, processor, task, training, validation, out, config, device, resume, overwrite, title, source)
     common.emit(result, as_json, common.summary(result, f"{out}: best epoch by validation"))
 
 
@@ -94,30 +94,31 @@ def fit(
     resume: bool,
     overwrite: bool,
     title: str,
+    source: dict[str, Any],
 ) -> dict[str, Any]:
     """Run the trainer with a progress bar; the evaluation of its best model on the validation split."""
     from dataclasses import asdict
 
-    from madtp.files import claim_folder, write_json
+    from madtp.files import check_folder, claimed, write_json
     from madtp.report import settings
-    from madtp.train import LOG, STATE, Progress, Trainer
+    from madtp.train import STATE, Trainer
 
     place, work = common.pick_device(device), common.make_task(task, processor)  # before a run that is there is touched
-    if not resume:
-        claim_folder(out, overwrite)
-        for name in (STATE, LOG):
-            (out / name).unlink(missing_ok=True)
-    run = Trainer(
-        network.to(place),
-        work,
-        training,
-        validation,
-        out,
-        config,
-        device=place,
-    )
-    if not resume:
-        write_json(out / "run.json", {"command": title, "config": asdict(config), "data": training.name, **settings()})
+    run = Trainer(network.to(place), work, training, validation, out, config, device=place, source=source)
+    if resume:
+        return _go(run, resume, title)
+    check_folder(out, overwrite)
+    run.prepare()
+    with claimed(out, overwrite, STATE):
+        about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
+        write_json(out / "run.json", {**about, **settings()})
+        return _go(run, resume, title)
+
+
+def _go(run: Any, resume: bool, title: str) -> dict[str, Any]:
+    """The run with a progress bar."""
+    from madtp.train import Progress
+
     with common.progress(title, run.steps) as advance:
         seen = 0
 
@@ -130,7 +131,7 @@ def fit(
         result = run.run(resume)
     return {
         **result.to_dict(),
-        "out": str(out),
+        "out": str(run.out),
         "temperature": run.bare.temperature,
         "best_epoch": run.best.get("epoch"),
     }

@@ -23,6 +23,12 @@ class Found:
     tried: tuple[tuple[float, float], ...]
 
 
+class OutOfReach(InputError):
+    """No tried strength brackets the target; `nearest` is the one that came closest."""
+
+    nearest: Found
+
+
 def check_reduction(reduction: float) -> None:
     """Raises InputError unless 0 < reduction < 1."""
     if not 0 < reduction < 1:
@@ -53,7 +59,8 @@ def find_strength(
         refine: most halvings.
 
     Raises:
-        InputError: the target is out of (0, 1) or out of what any tried strength reaches; says the floor.
+        InputError: the target is out of (0, 1).
+        OutOfReach: it is out of what any tried strength reaches; says what can be had.
     """
     check_reduction(target)
     low, high = (math.log(x) for x in bounds)
@@ -79,8 +86,11 @@ def find_strength(
     if not close() and not brackets:
         most, least = max(tried.values()), min(tried.values())
         side = f"above the most this model reaches, {most:.3f}" if target > most else f"below its least, {least:.3f}"
-        fix = f"ask for at most {math.floor(most * 100) / 100:g}" if target > most else "use the dense model"
-        raise InputError(f"{target:g} is {side}", "--reduction", fix)
+        fix = f"ask for at most {math.floor(most * 100) / 100:g}" if most >= 0.01 else "train the model first"
+        error = OutOfReach(f"{target:g} is {side}", "--reduction", fix if target > most else "use the dense model")
+        closest = min(tried, key=lambda x: abs(tried[x] - target))
+        error.nearest = Found(math.exp(closest), tried[closest], ())
+        raise error
     if not close():
         a, b = min(brackets, key=lambda pair: abs(tried[pair[0]] - tried[pair[1]]))
         for _ in range(refine):

@@ -147,6 +147,16 @@ def count_dense(shape: BlipShape, trace: Trace) -> Flops:
     return count(shape.dense, replace(trace, blocks=blocks))
 
 
+def count_least(shape: BlipShape, trace: Trace) -> Flops:
+    """GFLOPs of the same inputs at the utmost pruning: each tower's first block leaves two content tokens."""
+    blocks = []
+    for tower in ("vision", "text"):
+        steps = trace.tower(tower)
+        few = steps[0].tokens_in.clamp(max=2)
+        blocks += [BlockTrace(tower, i, few if i else step.tokens_in, few) for i, step in enumerate(steps)]
+    return count(shape.dense, replace(trace, blocks=blocks))
+
+
 def reduction(pruned: Tensor, dense: Tensor) -> float:
     """`1 - mean(pruned) / mean(dense)`; both in GFLOPs per instance."""
     return 1.0 - float(pruned.mean() / dense.mean())

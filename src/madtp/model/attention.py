@@ -76,7 +76,23 @@ def attend(
 
     Raises:
         ValueError: unknown backend, or one that cannot give what is asked for.
+
+    Under autocast it computes in the type of its inputs all the same, statistics in float32 at least.
     """
+    with torch.autocast(query.device.type, enabled=False):
+        return _attend(query, key, value, query_lengths, key_lengths, rows, backend, dropout)
+
+
+def _attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    rows: Rows | None,
+    backend: str,
+    dropout: float,
+) -> tuple[Tensor, Statistics | None]:
     if backend not in BACKENDS:
         raise ValueError(f"attention backend is one of {', '.join(BACKENDS)}, got {backend!r}")
     if backend == "auto":
@@ -111,11 +127,11 @@ def _dense(
     )
     for q, k, v in splits:
         score = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
-        probability = score.softmax(-1)
+        probability = torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
         if rows is not None:
             class_rows.append(probability[:, -1 if rows.tail else 0].T)
             columns.append(probability[:, rows.head : len(q) - rows.tail].amax(0).sum(0))
-        outs.append(torch.einsum("hij,jhd->ihd", F.dropout(probability, dropout, dropout > 0), v))
+        outs.append(torch.einsum("hij,jhd->ihd", F.dropout(probability, dropout, dropout > 0).to(v.dtype), v))
     out = torch.cat(outs)
     return out, None if rows is None else Statistics(torch.cat(class_rows), torch.cat(columns))
 

@@ -1,6 +1,7 @@
 """What every block of every tower shares: guidance before attention, the pruning step after, the record of both."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
@@ -29,6 +30,11 @@ class Guidance(nn.Module):
     def query_map(self, tower: str) -> nn.Module | None:
         """The map of a tower's tokens into the semantic tokens' width; None = identity."""
         return self.vision_map if tower == "vision" else None
+
+
+def _exact(x: Tensor) -> AbstractContextManager[object]:
+    """Autocast off: scores and thresholds in half precision would be too coarse to tell tokens apart."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 @dataclass
@@ -75,13 +81,14 @@ class Pruner:
         guided = self.active and self.method is not None and self.method.guided
         if self.semantic is None or not (guided or self.gather):
             return None
-        query = x.values if self.query_map is None else self.query_map(x.values)
-        affinity = token_affinity(query, self.semantic)
-        if self.gather:
-            content = self._evidence(x).content()
-            wide = Ragged(affinity, x.lengths).padded()[0]
-            feature = semantic_feature(wide, Ragged(query, x.lengths).padded()[0], content)
-            self.feature = feature if self.feature is None else self.feature + feature
+        with _exact(x.values):
+            query = x.values if self.query_map is None else self.query_map(x.values)
+            affinity = token_affinity(query, self.semantic)
+            if self.gather:
+                content = self._evidence(x).content()
+                wide = Ragged(affinity, x.lengths).padded()[0]
+                feature = semantic_feature(wide, Ragged(query, x.lengths).padded()[0], content)
+                self.feature = feature if self.feature is None else self.feature + feature
         return affinity if guided else None
 
     def prune(
@@ -100,10 +107,11 @@ class Pruner:
         threshold = None
         if self.active and statistics is not None:
             assert self.method is not None and self.strength is not None
-            evidence = self._evidence(x, block, affinity, statistics, output)
-            decision = self.method.decide(evidence, self.strength, self.training)
+            with _exact(x.values):
+                evidence = self._evidence(x, block, affinity, statistics, output)
+                decision = self.method.decide(evidence, self.strength, self.training)
+                x = Ragged(decision.selection.apply(x.values), decision.selection.lengths)
             threshold = decision.threshold
-            x = Ragged(decision.selection.apply(x.values), decision.selection.lengths)
             if self.provenance:
                 self._follow(before, decision.selection.follow)
         elif self.provenance:
