@@ -3,12 +3,13 @@
 import errno
 import json
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from madtp.errors import InputError
-from madtp.files import atomic_path, atomic_write, claim_folder, write_json
+from madtp.files import atomic_path, atomic_write, claim_folder, claimed, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -131,3 +132,39 @@ def test_claim_finds_a_read_only_folder_before_the_work(tmp_path: Path, monkeypa
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the superuser, as in containers, may write anywhere
     with pytest.raises(InputError, match="cannot be written; choose another --out"):
         claim_folder(tmp_path)
+
+
+@pytest.mark.parametrize("there", [{}, {"old": "1"}])
+def test_a_claim_that_fails_leaves_what_was_there(tmp_path: Path, there: dict[str, str]) -> None:
+    out = tmp_path / "out"
+    for name, text in there.items():
+        atomic_write(out / name, text)
+
+    def fail() -> None:
+        with claimed(out, True, "proof"):
+            atomic_write(out / "new", "2")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == (["out"] if there else [])
+    assert not there or (names(out) == ["old"] and (out / "old").read_text() == "1")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_claim_that_stands_replaces_what_was_there(tmp_path: Path, fails: bool) -> None:
+    out = tmp_path / "out"
+    atomic_write(out / "old", "1")
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext(), claimed(out, True, "proof"):
+        assert names(out) == []
+        atomic_write(out / "proof", "2")
+        if fails:
+            raise KeyboardInterrupt
+    assert names(out) == ["proof"] and names(tmp_path) == ["out"]
+
+
+def test_a_claim_without_overwrite_touches_nothing(tmp_path: Path) -> None:
+    atomic_write(tmp_path / "out" / "old", "1")
+    with pytest.raises(InputError, match="holds another run"), claimed(tmp_path / "out", False, "proof"):
+        pytest.fail("the block must not run")
+    assert names(tmp_path / "out") == ["old"]

@@ -39,7 +39,7 @@ class Progress:
 
 
 class Trainer:
-    """One run: `Trainer(...).run()`.
+    """One run: `Trainer(...).run()`, in one process.
 
     Args:
         model: to train, in place.
@@ -50,9 +50,6 @@ class Trainer:
         report: called after every step.
         device: "cpu" or "cuda"; "auto" = accelerate's choice.
         source: what the run starts from (model, data); a resumed run must have the same.
-
-    Raises:
-        InputError: more than one process.
     """
 
     def __init__(
@@ -88,7 +85,7 @@ class Trainer:
         self.step, self.prepared = 0, False
         self.best: dict[str, Any] = {}
         own = {key: getattr(self.bare.pruning, key) for key in ("method", "alpha", "semantic_tokens")}
-        self.source = {**(source or {}), **own, "images": len(train), "asked": train.n_questions}
+        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_questions}
 
     def run(self, resume: bool = False) -> Evaluation:
         """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.
@@ -261,6 +258,8 @@ class Trainer:
 
     def _load(self) -> None:
         path = self.out / STATE
+        for part in self.out.glob(f".{STATE}.*.part"):  # of a run that was killed while it wrote
+            part.unlink(missing_ok=True)
         if not path.is_file():
             raise InputError("nothing to resume: no checkpoint", path, "start without --resume")
         try:

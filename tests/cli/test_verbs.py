@@ -58,7 +58,7 @@ def test_options_have_the_same_names_everywhere(madtp: Run) -> None:
         "--data": {"train", "compress", "calibrate", "evaluate", "flops"},
         "--model": {"train", "compress", "calibrate", "evaluate", "predict", "flops"},
         "--device": {"demo", "train", "compress", "calibrate", "evaluate", "predict"},
-        "--overwrite": {"train", "compress", "calibrate", "evaluate", "convert"},
+        "--overwrite": {"demo", "train", "compress", "calibrate", "evaluate", "convert"},
     }.items():
         assert {verb for verb in VERBS if f"{option} " in madtp(verb, "--help").out} == verbs, option
 

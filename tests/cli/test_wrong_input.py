@@ -124,7 +124,8 @@ def test_a_reduction_out_of_reach_says_what_can_be_had(madtp: Run, model: Path, 
 def test_compression_out_of_reach_says_so_too(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:
     arguments = ("--model", model, "--data", data, "--out", tmp_path / "out", "--reduction", "0.97")
     line = madtp("compress", *arguments, "--epochs", 1, "--limit", 2, "--questions", 1).wrong()
-    assert "0.97 is above the most this model reaches, 0." in line and "ask for at most 0." in line
+    assert "--reduction: 0.97 is impossible: two tokens" in line and "ask for less than 0." in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_no_model(madtp: Run, data: Path, tmp_path: Path) -> None:

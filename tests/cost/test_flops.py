@@ -2,19 +2,19 @@
 
 import json
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from goldens import golden_file
 from madtp.cost.flops import BlipShape, count, count_dense, reduction
 from madtp.prune import BlockTrace, Trace
 from madtp.task.vqa import cost, dense_trace, shape_of
 from model.tiny import GRID, PATCH, SEMANTIC, START, Example, batch_of, tiny_examples, tiny_model
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "flops_nlvr_base.json").read_text())
+GOLDEN = json.loads(golden_file("flops_nlvr_base.json").read_text())
 
 HAND = BlipShape(
     patches=3,

@@ -126,6 +126,8 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (put("answers.txt", "red\nyes\n"), "answers that answers.txt lacks: 3: 'no' (question 1), 'no' (question 3)"),
     (put("test/questions.json", '[["a", '), "questions.json: is not JSON"),
     (put("test/questions.json", "[" * 100_000), "questions.json: is not JSON"),
+    (put("test/questions.json", "[" + "7" * 5000 + "]"), "questions.json: is not JSON that can be read: a number"),
+    (set_row(5, ["what\ud800?", "yes", 1]), "question 5: holds half a character"),
     (put("test/questions.json", "{}"), "questions.json: holds no list"),
     (put("test/questions.json", "[]"), "questions.json: holds no list"),
     (set_row(5, ["a", "b"]), "question 5: is ['a', 'b']; expected [[question, answer, image id], ...]"),

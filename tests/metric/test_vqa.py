@@ -1,16 +1,15 @@
 """The official VQA accuracy: against the official figures, and by hand."""
 
 import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from goldens import golden_file
 from madtp.metric import exact_accuracy, exact_match, normalise, vqa_accuracy, vqa_score
 from madtp.metric.vqa import CONTRACTIONS
 
-GOLDEN = Path(os.environ.get("MADTP_GOLDEN_DIR", "tests/golden")) / "vqa_accuracy.json"
+GOLDEN = golden_file("vqa_accuracy.json")
 
 
 @pytest.fixture(scope="module")

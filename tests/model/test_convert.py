@@ -1,5 +1,6 @@
 """Checkpoints of the original codes become models of ours, value for value; all else is refused in one line."""
 
+import pickle
 import re
 from functools import cache
 from pathlib import Path
@@ -333,12 +334,22 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     assert sprung.exists()  # it was a trap
 
 
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_bare_pickle_with_code_is_not_run(tmp_path: Path, protocol: int) -> None:
+    """Not written by torch: torch stumbles over it before it sees what it holds."""
+    file, sprung = tmp_path / "a.pth", tmp_path / "sprung"
+    file.write_bytes(pickle.dumps({"model": Trap(sprung)}, protocol))
+    with pytest.raises(InputError, match="could run code"):
+        convert_vqa(file, tmp_path / "out", **GIVEN)
+    assert not sprung.exists()
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"heads": 3}, "3 heads do not share the image tower's width of 22"),
         ({"heads": None}, "give the number of heads"),
-        ({"end_token_id": None}, r"101 entries, not BERT's 30524; give end_token_id"),
+        ({"end_token_id": None}, r"101 entries, not BERT's 30524; give the id of \[SEP\]"),
         ({"end_token_id": VOCABULARY}, "outside the vocabulary"),
         ({"start_token_id": -1}, "outside the vocabulary"),
     ],

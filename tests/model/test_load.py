@@ -1,7 +1,9 @@
 """`madtp.load` finds the class by itself, and says in one line what is wrong with a folder."""
 
 import json
+import math
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -17,7 +19,7 @@ from transformers.utils import logging as host
 import madtp
 from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
-from madtp.model.load import load, quiet_host
+from madtp.model.load import is_hub_id, load, load_processor, quiet_host
 from model.tiny import tiny_model, tiny_stock
 
 
@@ -38,6 +40,24 @@ def folder(saved: Path, tmp_path: Path) -> Path:
 def edit(folder: Path, **changes: Any) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+
+
+def edit_part(folder: Path, part: str, **changes: Any) -> None:
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    edit(folder, **{part: config[part] | changes})
+
+
+class Code:
+    """Ends the tests if it is ever unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return sys.exit, ("code was run",)
+
+
+def pickled(folder: Path, content: Any) -> None:
+    """The weights as another would hand them out: a pickle."""
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(pickle.dumps(content))
 
 
 def test_ours(folder: Path) -> None:
@@ -124,6 +144,18 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors"}}'),
         r"index.json: names files that are not there: model-1.safetensors",
     ),
+    "fewer layers than weights": (
+        lambda f: edit_part(f, "vision_config", num_hidden_layers=1),
+        r"config.json knows of no such layers",
+    ),
+    "a setting of the wrong type": (lambda f: edit(f, madtp={"temperature": "8"}), r"madtp.temperature: '8' is of the"),
+    "no object": (lambda f: edit(f, madtp=[8]), r"config.madtp: \[8\] is no object"),
+    "an endless temperature": (lambda f: edit(f, madtp={"temperature": math.inf}), r"not above 0 and finite"),
+    "architecture of the wrong type": (lambda f: edit(f, architectures=5), r"architecture 5 .* is not supported"),
+    "part of the wrong type": (lambda f: edit(f, vision_config=5), r"no model can be made of its config.json"),
+    "size of the wrong type": (lambda f: edit_part(f, "text_config", hidden_size="64"), r"no model can be made"),
+    "unknown activation": (lambda f: edit_part(f, "text_config", hidden_act="foo"), r"no model can be made"),
+    "weights that hold code": (lambda f: pickled(f, Code()), r"pytorch_model.bin: holds more than tensors"),
     "broken index": (lambda f: (f / "model.safetensors.index.json").write_text("{}"), r"index.json: not an index"),
 }
 
@@ -144,9 +176,24 @@ def test_paths_that_are_no_folder(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(InputError, match=r"blip.pth: is a file.*convert"):
         load(file)
-    for name in (tmp_path / "nowhere", "./nowhere", "a/b/c", "../x"):
+    for name in (tmp_path / "nowhere", "./nowhere", "a/b/c", "../x", "nowhere", "x" * 300, f"{'x' * 300}/y"):
         with pytest.raises(InputError, match="no such folder"):
             load(name)
+
+
+def test_a_name_in_a_folder_that_is_here_is_no_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert not is_hub_id("runs/half") and is_hub_id("owner/half")
+    with pytest.raises(InputError, match="runs/half: no such folder; name a model folder"):
+        load("runs/half")
+
+
+def test_a_processor_that_is_broken_is_told_in_one_line(folder: Path) -> None:
+    (folder / "tokenizer_config.json").write_text("[]")
+    with pytest.raises(InputError, match="no processor beside the model") as caught:
+        load_processor(folder)
+    assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
 
 
 def test_an_unreachable_hub_id_is_the_users_fault() -> None:

@@ -54,6 +54,19 @@ def test_round_trip(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", ""), "no bars of the host's"
 
 
+def test_a_disk_full_at_the_tokenizer_is_said(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tokenizers library raises a bare Exception then."""
+    before, tools = contents(saved), processor()
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise Exception("No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(tools), "save_pretrained", failing)
+    with pytest.raises(InputError, match=r"cannot write: No space left on device .* free the disk"):
+        save_model(nano_model(seed=2), tools, saved)
+    assert contents(saved) == before
+
+
 def test_saving_over_replaces_the_model(saved: Path) -> None:
     (saved / "log.jsonl").write_text("kept")
     new = nano_model(seed=2, temperature=3.0)

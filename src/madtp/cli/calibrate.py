@@ -46,7 +46,9 @@ def calibrate(
         found = find(
             network, work, ready, reduction, tried=lambda strength, value: advance(1, f"{strength:.3g} -> {value:.3f}")
         )
-    save_model(network, processor, out)
+    kept, _ = common.load_model(model)  # as it was saved: --dtype is for the measuring alone
+    kept.pruning = network.pruning
+    save_model(kept, processor, out)
     result = {
         "task": task,
         "split": split,

@@ -27,7 +27,7 @@ OutOption = Annotated[Path, typer.Option("--out", help="Output folder.", show_de
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images a batch.")]
 DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Fixes weights, order and draws.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Fixes weights, order and draws.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first so many images.", show_default=False)
@@ -113,7 +113,7 @@ def emit(result: dict[str, Any], as_json: bool, text: Any) -> None:
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:
-        stdout.print(text)
+        stdout.print(text, markup=False)
 
 
 def summary(result: dict[str, Any], title: str) -> Any:

@@ -15,6 +15,12 @@ def convert(
     heads: Annotated[
         int | None, typer.Option("--heads", min=1, help="Attention heads, if not width / 64.", show_default=False)
     ] = None,
+    start_token: Annotated[
+        int | None, typer.Option("--start-token", min=0, help="Id that begins an answer ([DEC]).", show_default=False)
+    ] = None,
+    end_token: Annotated[
+        int | None, typer.Option("--end-token", min=0, help="Id that ends an answer ([SEP]).", show_default=False)
+    ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option("--tokenizer", help="Tokenizer to save beside, e.g. bert-base-uncased.", show_default=False),
@@ -26,7 +32,15 @@ def convert(
     from madtp.model.convert import convert_vqa
 
     common.check_task(task)
-    info = convert_vqa(source, destination, heads=heads, tokenizer=tokenizer, overwrite=overwrite)
+    info = convert_vqa(
+        source,
+        destination,
+        heads=heads,
+        start_token_id=start_token,
+        end_token_id=end_token,
+        tokenizer=tokenizer,
+        overwrite=overwrite,
+    )
     result = {"task": task, "source": str(source), "out": str(destination), "temperature": info.temperature}
     result |= {"tensors": info.tensors, "dropped": len(info.dropped)}
     common.emit(

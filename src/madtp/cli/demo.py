@@ -11,6 +11,7 @@ from madtp.errors import InputError
 
 BUDGETS = (0.5, 0.8)
 SPLIT, SCENES = "test", "scenes"
+REPORT_FILES = {"report.json", "report.html"}
 
 
 def demo(
@@ -18,15 +19,19 @@ def demo(
     images: Annotated[int, typer.Option("--images", min=8, help="Generated pictures to evaluate on.")] = 240,
     batch_size: common.BatchOption = 32,
     device: common.DeviceOption = "auto",
+    overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report."""
     from madtp.data.sample import load_vqa
     from madtp.evaluate import batches, calibrate
+    from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
     from madtp.report.report import SCHEMA
 
     check_plots()
+    earlier = out.is_dir() and {file.name for file in out.iterdir()} <= REPORT_FILES  # a demo may be run again
+    claim_folder(out, overwrite or earlier)
     folder = files("madtp") / "assets" / "demo-vqa"
     if not folder.is_dir():
         raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
@@ -36,13 +41,13 @@ def demo(
     ready = list(batches(task, tuning, batch_size, network.device))
     rows: list[dict[str, Any]] = []
     pictures: dict[str, list[Any]] = {}
-    steps = (1 + len(BUDGETS)) * images + len(BUDGETS) * 16
+    steps = (1 + len(BUDGETS)) * (images + 8)
     with common.progress("dense", steps) as advance:
         for budget in (0.0, *BUDGETS):
             name = f"{budget:g}" if budget else "dense"
             if budget:
                 advance(0, f"finding the temperature for a reduction of {name}")
-                calibrate(network, task, ready, budget)
+                calibrate(network, task, ready, budget, tried=lambda strength, value: advance(0, f"{value:.3f} saved"))
             else:
                 network.temperature = None
             advance(0, f"answering, {name}")

@@ -62,6 +62,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str] | None) -> int:
     command = typer.main.get_command(app)
+    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = command.main(arguments, prog_name="madtp", standalone_mode=False)
     except InputError as error:

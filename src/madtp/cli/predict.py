@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp.cli import common
+from madtp.errors import InputError
 
 
 def predict(
@@ -20,9 +21,12 @@ def predict(
     as_json: common.JsonOption = False,
 ) -> None:
     """Answer a question about an image; says how many tokens each block kept."""
+    from madtp.data.sample import is_text
     from madtp.evaluate import evaluating, to_device
     from madtp.task.vqa import cost
 
+    if not is_text(text):
+        raise InputError("is not UTF-8", "--text", "use a terminal that writes UTF-8")
     network, processor = common.load_model(model, device, dtype)
     work = common.make_task(task, processor)
     if temperature is not None:

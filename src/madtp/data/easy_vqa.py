@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from madtp.data.images import ImageFile
-from madtp.data.sample import Question, VqaData, VqaSample
+from madtp.data.sample import Question, VqaData, VqaSample, is_text
 from madtp.errors import InputError
 
 VAL_SHARE = 0.1
@@ -122,10 +122,13 @@ def _read_text(path: Path) -> str:
 
 
 def _read_json(path: Path) -> Any:
+    text = _read_text(path)
     try:
-        return json.loads(_read_text(path))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"is not JSON: {error.msg} in line {error.lineno}", path) from error
+    except ValueError as error:  # a number of thousands of digits
+        raise InputError("is not JSON that can be read: a number too long", path) from error
     except RecursionError as error:
         raise InputError("is not JSON that can be read: nested too deep", path) from error
 
@@ -149,6 +152,8 @@ def _read_questions(path: Path) -> list[_Row]:
         text, answer, image_id = entry
         if not isinstance(text, str) or not isinstance(answer, str) or not text.strip() or not answer.strip():
             raise InputError(f"question and answer must be words, not {_short(entry)}", where, FORM)
+        if not is_text(text + answer):
+            raise InputError("holds half a character", where, "write whole ones")
         if isinstance(image_id, bool) or not isinstance(image_id, int | str):
             raise InputError(f"the image id is {_short(image_id)}", where, "use a number or a name")
         rows.append(_Row(number, text.strip(), answer.strip(), str(image_id)))

@@ -12,6 +12,11 @@ from madtp.errors import InputError
 SPLITS = ("train", "val", "test")
 
 
+def is_text(text: str) -> bool:
+    """False for a string with half a character (a lone surrogate), which no tokenizer takes."""
+    return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """One question about a picture.

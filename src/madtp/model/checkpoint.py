@@ -1,7 +1,9 @@
 """Reading weight files that others wrote: nothing in them is run, and what is wrong with one is said in one line."""
 
 import math
+import pickletools
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,17 +64,27 @@ def read_safetensors(path: Path, *, tensors: bool = True) -> dict[str, Tensor]:
 
 def _read_pickle(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError:
         raise
     except Exception as error:  # a spoilt pickle can make the reader stumble in any way
-        if re.search("GLOBAL|unrecognized function|allowlisted", str(error)):
+        if re.search("GLOBAL|unrecognized function|allowlisted", str(error)) or _calls(path):
             raise InputError(
                 "holds more than tensors and numbers, and loading it could run code",
                 path,
                 "load it where you trust it and save the state dict alone",
             ) from error
         raise InputError("cut short or not a checkpoint", path, "copy or download the file again") from error
+
+
+def _calls(path: Path) -> bool:
+    """Whether a bare pickle names functions to call; nothing of it is run."""
+    try:
+        with open(path, "rb") as file:
+            return any(code.name in {"GLOBAL", "STACK_GLOBAL", "INST"} for code, _, _ in pickletools.genops(file))
+    except Exception:  # no pickle, or not whole
+        return False
 
 
 def _checkpoint(content: Any, path: Path) -> Checkpoint:

@@ -1,5 +1,6 @@
 """`config.madtp`: how a model prunes, saved with it."""
 
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -8,6 +9,16 @@ from transformers import BlipConfig
 from madtp.errors import InputError
 from madtp.model.attention import BACKENDS
 from madtp.prune import METHODS
+
+_NUMBER = (int, float)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "method": (str,),
+    "temperature": (*_NUMBER, type(None)),
+    "semantic_tokens": (int,),
+    "alpha": _NUMBER,
+    "attention": (str,),
+    "reduction": (*_NUMBER, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -32,11 +43,15 @@ class PruneConfig:
     reduction: float | None = None
 
     def __post_init__(self) -> None:
+        for name, allowed in _TYPES.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, allowed):
+                raise InputError(f"{value!r} is of the wrong type", f"madtp.{name}", "see docs/json.md")
         if self.method not in METHODS:
             raise InputError(f"unknown pruning method {self.method!r}", "madtp.method", f"one of {', '.join(METHODS)}")
-        if self.temperature is not None and not self.temperature > 0:
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError(
-                f"temperature {self.temperature} is not above 0", "madtp.temperature", "use None for dense"
+                f"temperature {self.temperature} is not above 0 and finite", "madtp.temperature", "use None for dense"
             )
         if METHODS[self.method].knob == "prune_share" and self.temperature is not None and self.temperature >= 1:
             raise InputError(
@@ -54,7 +69,9 @@ class PruneConfig:
         """From what a config file holds; an unknown key is refused."""
         if isinstance(value, PruneConfig):
             return value
-        given: dict[str, Any] = {} if value is None else dict(value)
+        if value is not None and not isinstance(value, dict):
+            raise InputError(f"{value!r} is no object", "config.madtp")
+        given: dict[str, Any] = value or {}
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(given) - known)
         if unknown:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from madtp.errors import InputError
@@ -26,6 +25,7 @@ from madtp.model.checkpoint import listed, read_checkpoint
 from madtp.model.config import MadtpBlipConfig, PruneConfig
 from madtp.model.convert_names import ConvertedInfo, map_vision_keys, map_vqa_keys
 from madtp.model.load import quiet_host
+from madtp.model.save import disk_says
 
 __all__ = ["ConvertedInfo", "convert_vqa", "map_vision_keys", "map_vqa_keys", "vision_sizes", "vqa_config"]
 
@@ -82,9 +82,10 @@ def convert_vqa(
             if processor is not None:
                 processor.save_pretrained(part)
         _put(part, destination)
-    except (OSError, SafetensorError) as error:
-        what = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot write: {what}", destination, "free the disk or choose another --out") from error
+    except Exception as error:
+        if (said := disk_says(error)) is None:
+            raise
+        raise InputError(f"cannot write: {said}", destination, "free the disk or choose another folder") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     logger.info("%s: %d tensors converted, %s dropped", source, info.tensors, listed(list(info.dropped)))
@@ -139,7 +140,7 @@ def vqa_config(
         if vocabulary != BERT_VOCABULARY:
             raise InputError(
                 f"the vocabulary has {vocabulary} entries, not BERT's {BERT_VOCABULARY}",
-                fix="give end_token_id ([SEP])",
+                fix="give the id of [SEP] (--end-token)",
             )
         end_token_id = BERT_SEP
     start_token_id = vocabulary - 2 if start_token_id is None else start_token_id
@@ -240,15 +241,15 @@ def _processor(tokenizer: str, config: MadtpBlipConfig) -> Any:
 
 def _check_destination(source: Path, destination: Path, overwrite: bool) -> None:
     if destination.exists() and not destination.is_dir():
-        raise InputError("is a file, not a folder", destination, "choose another --out")
+        raise InputError("is a file, not a folder", destination, "choose another folder")
     if not destination.is_dir() or not any(destination.iterdir()):
         return
     if not overwrite:
-        raise InputError("is not empty", destination, "choose another --out or add --overwrite")
+        raise InputError("is not empty", destination, "choose another folder or add --overwrite")
     if not (destination / "config.json").is_file():
-        raise InputError("holds something that is no model", destination, "choose another --out")
+        raise InputError("holds something that is no model", destination, "choose another folder")
     if source.resolve().is_relative_to(destination.resolve()):
-        raise InputError("holds the checkpoint itself", destination, "choose another --out")
+        raise InputError("holds the checkpoint itself", destination, "choose another folder")
 
 
 def _put(part: Path, destination: Path) -> None:

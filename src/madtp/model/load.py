@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +22,8 @@ CLASSES = {
     "MadtpBlipForQuestionAnswering": "MadtpBlipForQuestionAnswering",
 }
 MODEL_TYPES = ("blip", "madtp_blip")
-_HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
+_LAYER = re.compile(r"\.layers?\.\d+\.")
 
 
 def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
@@ -36,12 +38,12 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
             cut short, or of another shape than config.json says.
     """
     folder = Path(path)
-    if folder.is_file():
+    if os.path.isfile(folder):  # os.path's do not raise where a name is too long
         raise InputError("is a file, not a model folder", path, "convert a checkpoint with `madtp convert` first")
-    if folder.is_dir():
+    if os.path.isdir(folder):
         config = _config(folder)
         _check_weights(folder)
-    elif _HUB_ID.fullmatch(str(path)) and not str(path).startswith("."):
+    elif is_hub_id(path):
         config = _hub_config(str(path), kwargs)
     else:
         raise InputError("no such folder", path, "name a model folder or a hub id")
@@ -53,14 +55,12 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
         raise InputError(error, folder / "config.json") from error
     except OSError as error:
         raise InputError(f"no weights can be loaded: {error}", path) from error
-    except RuntimeError as error:
-        if "mismatch" not in str(error):
-            raise
-        raise InputError(
-            "the weights have other shapes than config.json says",
-            path,
-            "keep config.json and weights of one model together",
-        ) from error
+    except Exception as error:  # a config of strange values can make the host stumble anywhere
+        fix = "keep config.json and weights of one model together"
+        if "mismatch" in str(error):
+            raise InputError("the weights have other shapes than config.json says", path, fix) from error
+        said = f"no model can be made of its config.json and weights: {short(error)}"
+        raise InputError(said, path, fix) from error
     _check_report(report, config, path)
     return model
 
@@ -78,10 +78,21 @@ def load_processor(path: str | Path) -> "BlipProcessor":
     try:
         with quiet_host():
             processor: BlipProcessor = BlipProcessor.from_pretrained(path)
-    except (OSError, ValueError, TypeError) as error:
+    except Exception as error:  # damaged files make the host stumble anywhere
         fix = "save the BlipProcessor into the folder"
-        raise InputError(f"no processor beside the model: {error}", path, fix) from error
+        raise InputError(f"no processor beside the model: {short(error)}", path, fix) from error
     return processor
+
+
+def is_hub_id(path: str | Path) -> bool:
+    """`owner/name`, unless there is a folder of the owner's name here: then a folder was meant."""
+    text = str(path)
+    return bool(_HUB_ID.fullmatch(text)) and not text.startswith(".") and not os.path.isdir(text.partition("/")[0])
+
+
+def short(error: BaseException) -> str:
+    """Type and text of an error that is not ours, at most 200 characters on one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -102,16 +113,18 @@ def _hub_config(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
     keys = ("revision", "cache_dir", "token", "local_files_only", "subfolder")
     try:
-        config: dict[str, Any] = PreTrainedConfig.get_config_dict(name, **{k: kwargs[k] for k in keys if k in kwargs})[
-            0
-        ]
+        with quiet_host():
+            config: dict[str, Any] = PreTrainedConfig.get_config_dict(
+                name, **{key: kwargs[key] for key in keys if key in kwargs}
+            )[0]
     except OSError as error:
         raise InputError("no such folder, and no model of this name on the hub can be reached", name) from error
     return config
 
 
 def _class(config: dict[str, Any], path: str | Path) -> Any:
-    architecture = (config.get("architectures") or ["none"])[0]
+    names = config.get("architectures") or ["none"]
+    architecture = str(names[0] if isinstance(names, list) else names)
     if config.get("model_type") not in MODEL_TYPES or architecture not in CLASSES:
         raise InputError(
             f"architecture {architecture} (model_type {config.get('model_type')}) is not supported",
@@ -124,7 +137,7 @@ def _class(config: dict[str, Any], path: str | Path) -> Any:
 
 
 def _check_weights(folder: Path) -> None:
-    from madtp.model.checkpoint import read_safetensors
+    from madtp.model.checkpoint import read_checkpoint, read_safetensors
 
     index = folder / "model.safetensors.index.json"
     if index.is_file():
@@ -135,8 +148,11 @@ def _check_weights(folder: Path) -> None:
         missing = [name for name in names if not (folder / name).is_file()]
         if missing:
             raise InputError(f"names files that are not there: {', '.join(missing[:5])}", index)
-    for file in sorted(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    for file in weights:
         read_safetensors(file, tensors=False)
+    for file in [] if weights else sorted(folder.glob("pytorch_model*.bin")):
+        read_checkpoint(file)
 
 
 def _check_report(report: dict[str, Any], config: dict[str, Any], path: str | Path) -> None:
@@ -147,6 +163,9 @@ def _check_report(report: dict[str, Any], config: dict[str, Any], path: str | Pa
     if missing:
         raise InputError(f"the weights lack {listed(missing)}", path, "the file is of another model, or incomplete")
     left = {name for name in report["unexpected_keys"] if not name.endswith("position_ids")}
+    if layers := {name for name in left if _LAYER.search(name)}:
+        fix = "keep config.json and weights of one model together"
+        raise InputError(f"config.json knows of no such layers: {listed(layers)}", path, fix)
     if left:
         logger.warning("%s: weights that this model does not use: %s", path, listed(left))
 
@@ -157,11 +176,15 @@ def quiet_host() -> Iterator[None]:
     from transformers.utils import logging as host
 
     level, bars = host.get_verbosity(), host.is_progress_bar_enabled()
+    hub = logging.getLogger("huggingface_hub")  # remarks on every try to reach the hub
+    hub_level = hub.level
+    hub.setLevel(logging.ERROR)
     host.set_verbosity_error()
     host.disable_progress_bar()
     try:
         yield
     finally:
         host.set_verbosity(level)
+        hub.setLevel(hub_level)
         if bars:
             host.enable_progress_bar()

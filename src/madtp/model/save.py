@@ -12,6 +12,13 @@ from madtp.errors import InputError
 from madtp.model.load import quiet_host
 
 
+def disk_says(error: Exception) -> str | None:
+    """Why a file could not be written; None if the error is another. Tokenizers raise a bare `Exception` for it."""
+    if isinstance(error, OSError | SafetensorError):
+        return str(getattr(error, "strerror", None) or error)
+    return str(error) if type(error) is Exception and "os error" in str(error) else None
+
+
 def save_model(model: Any, processor: Any, out: Path) -> None:
     """Weights (safetensors), config and processor into `out`; the config, which makes it a model folder, last.
 
@@ -21,6 +28,8 @@ def save_model(model: Any, processor: Any, out: Path) -> None:
     temporary = None
     try:
         out.mkdir(parents=True, exist_ok=True)
+        for left in out.glob(".saving.*"):  # of a process that was killed while it saved
+            shutil.rmtree(left, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=".saving.", dir=out))
         with quiet_host():
             model.save_pretrained(temporary)
@@ -28,8 +37,9 @@ def save_model(model: Any, processor: Any, out: Path) -> None:
         for file in sorted(temporary.iterdir(), key=lambda f: f.name == "config.json"):
             file.chmod(0o644)
             os.replace(file, out / file.name)
-    except (OSError, SafetensorError) as error:
-        said = getattr(error, "strerror", None) or error
+    except Exception as error:
+        if (said := disk_says(error)) is None:
+            raise
         raise InputError(f"cannot write: {said}", out, "free the disk or choose another --out") from error
     finally:
         if temporary is not None:
