@@ -168,8 +168,7 @@ class Trainer:
                     else:
                         loss, logs, trace = self.task.loss(self.model, batch)
                 if not math.isfinite(value := float(loss.detach())):
-                    fix = "use a lower --lr; the last checkpoint is whole"
-                    raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, fix)
+                    raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, "use a lower --lr")
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
                     self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)

@@ -157,6 +157,25 @@ def test_calibrate(method: str, madtp: Run, model: Path, data: Path, tmp_path: P
     assert again["gflops"]["reduction"] == pytest.approx(result["reduction"], abs=1e-9)
 
 
+def test_calibrating_in_half_precision_changes_no_weight(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("calibrate", "--model", model, "--data", data, "--reduction", 0.47, "--out", out, "--dtype", "bfloat16")
+    assert madtp(*command).code == 0
+    theirs = load(model).state_dict()
+    made = load(out).state_dict()
+    assert all(torch.equal(value, theirs[name]) and value.dtype == theirs[name].dtype for name, value in made.items())
+
+
+def test_a_folder_named_like_markup_is_printed_as_it_is(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    ended = madtp("calibrate", "--model", model, "--data", data, "--reduction", 0.47, "--out", tmp_path / "x[/b]y")
+    assert ended.code == 0 and "x[/b]y" in ended.out.replace("\n", "")
+
+
+def test_alone_it_shows_the_help(madtp: Run) -> None:
+    ended = madtp()
+    assert ended.code == 0 and ended.err == "" and "compress" in ended.out and len(ended.out.splitlines()) > 9
+
+
 def test_train_from_scratch_then_resume_then_compress(madtp: Run, data: Path, tmp_path: Path, tiny: None) -> None:
     dense, pruned = tmp_path / "dense", tmp_path / "pruned"
     command = ("train", "--size", "tiny", "--data", data, "--out", dense, *QUICK, "--seed", 5, "--json")

@@ -180,7 +180,7 @@ def test_a_checkpoint_that_is_none(madtp: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("verb", ["train", "compress", "calibrate", "evaluate", "convert"])
+@pytest.mark.parametrize("verb", ["demo", "train", "compress", "calibrate", "evaluate", "convert"])
 def test_a_folder_that_holds_another_run_is_left_alone(
     verb: str, madtp: Run, model: Path, data: Path, tmp_path: Path, tiny: None
 ) -> None:
@@ -192,6 +192,7 @@ def test_a_folder_that_holds_another_run_is_left_alone(
     torch.save({"model": {"a": torch.zeros(2)}}, tmp_path / "some.pth")
     common = ("--data", data, "--out", out)
     more = {
+        "demo": ("--out", out),
         "train": (*common, "--size", "tiny"),
         "compress": (*common, "--model", model, "--reduction", "0.5"),
         "calibrate": (*common, "--model", model, "--reduction", "0.5"),
