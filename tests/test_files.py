@@ -134,33 +134,50 @@ def test_claim_finds_a_read_only_folder_before_the_work(tmp_path: Path, monkeypa
         claim_folder(tmp_path)
 
 
-@pytest.mark.parametrize("there", [{}, {"old": "1"}])
+@pytest.mark.parametrize("there", [{}, {"config.json": "1", "mine.txt": "2"}])
 def test_a_claim_that_fails_leaves_what_was_there(tmp_path: Path, there: dict[str, str]) -> None:
     out = tmp_path / "out"
     for name, text in there.items():
         atomic_write(out / name, text)
 
     def fail() -> None:
-        with claimed(out, True, "proof"):
-            atomic_write(out / "new", "2")
+        with claimed(out, True, "checkpoint.pt"):
+            assert not (out / "config.json").exists()
+            atomic_write(out / "run.json", "3")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fail()
     assert names(tmp_path) == (["out"] if there else [])
-    assert not there or (names(out) == ["old"] and (out / "old").read_text() == "1")
+    assert not there or {p.name: p.read_text() for p in out.iterdir()} == there
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_a_claim_that_stands_replaces_what_was_there(tmp_path: Path, fails: bool) -> None:
+def test_a_claim_that_stands_replaces_the_run_and_nothing_else(tmp_path: Path, fails: bool) -> None:
     out = tmp_path / "out"
-    atomic_write(out / "old", "1")
-    with pytest.raises(KeyboardInterrupt) if fails else nullcontext(), claimed(out, True, "proof"):
-        assert names(out) == []
-        atomic_write(out / "proof", "2")
+    for name in ("log.jsonl", "model.safetensors", "thesis.tex"):
+        atomic_write(out / name, "1")
+    (out / "photos").mkdir()
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext(), claimed(out, True, "checkpoint.pt"):
+        atomic_write(out / "checkpoint.pt", "2")
         if fails:
             raise KeyboardInterrupt
-    assert names(out) == ["proof"] and names(tmp_path) == ["out"]
+    assert names(out) == ["checkpoint.pt", "photos", "thesis.tex"] and names(tmp_path) == ["out"]
+
+
+def test_a_run_that_cannot_come_back_is_not_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "out"
+    atomic_write(out / "config.json", "1")
+
+    def fail() -> None:
+        with claimed(out, True, "checkpoint.pt"):
+            monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "broken disk")))
+            raise KeyboardInterrupt
+
+    with pytest.raises(OSError, match="broken disk"):
+        fail()
+    (left,) = out.glob(".*.old/config.json")
+    assert left.read_text() == "1"
 
 
 def test_a_claim_without_overwrite_touches_nothing(tmp_path: Path) -> None:

@@ -266,6 +266,14 @@ def test_compression_in_bfloat16(method: str, tmp_path: Path, other_precision: N
     assert log_of(tmp_path)[-1]["gflops"]["reduction"] == pytest.approx(0.5, abs=0.05)
 
 
+def test_autocast_does_not_reach_the_thresholds() -> None:
+    model, task = nano_model(temperature=2.5), VqaTask(processor())
+    batch = task.collate([task.dataset(scenes("val", 2, 1))[0]])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        trace = model.encode(**task.inputs(batch)).trace
+    assert [block.threshold.dtype for block in trace.blocks if block.threshold is not None] == [torch.float32] * 5
+
+
 def test_an_impossible_reduction_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"0\.99 is impossible: two tokens .* would save 0\.\d+; ask for less than 0\."

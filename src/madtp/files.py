@@ -12,6 +12,13 @@ from typing import Any
 
 from madtp.errors import InputError
 
+# What a training run writes, the model folder among it.
+RUN_FILES = (
+    "checkpoint.pt", "log.jsonl", "run.json", "report.json", "report.html", "config.json", "generation_config.json",
+    "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "vocab.txt",
+    "added_tokens.json", "processor_config.json", "preprocessor_config.json",
+)  # fmt: skip
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -72,36 +79,47 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
 
 @contextmanager
 def claimed(path: str | Path, overwrite: bool, proof: str) -> Iterator[None]:
-    """``path`` as an empty output folder for the block; what it held goes only once the new run stands.
+    """``path`` as the output folder of a run for the block; the files of a run before go only once the new one stands.
 
-    It waits beside ``path`` under a hidden name. If the block fails before it has written the file ``proof``, the
-    folder is as it was before.
+    They wait in a hidden folder inside. If the block fails before it has written the file ``proof``, they come back and
+    those of the block go. Files that are none of a run's (`RUN_FILES`) are never touched.
 
     Raises:
         InputError: as `claim_folder`.
     """
-    path = Path(path)
-    check_folder(path, overwrite)
-    old = None
-    if path.is_dir() and any(path.iterdir()):
-        old = path.absolute().with_name(f".{path.absolute().name}.{secrets.token_hex(4)}.old")
-        try:
-            os.rename(path, old)
-        except OSError as error:
-            raise InputError(f"cannot be moved: {error.strerror}", path, "choose another --out") from error
+    new = not Path(path).exists()
+    path = claim_folder(path, overwrite)
+    old = path / f".{secrets.token_hex(4)}.old"
+    _move(path, old)
     try:
-        claim_folder(path)
         yield
     except BaseException:
         if not (path / proof).exists():
-            shutil.rmtree(path, ignore_errors=True)
-            if old is not None:
-                os.rename(old, path)
-                old = None
+            for file in _run_files(path):
+                file.unlink()
+            _move(old, path)
+            with suppress(OSError):  # where it is empty, and was not there before
+                if new:
+                    path.rmdir()
         raise
     finally:
-        if old is not None:
+        if (path / proof).exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _run_files(folder: Path) -> list[Path]:
+    return [file for pattern in RUN_FILES for file in folder.glob(pattern) if file.is_file()]
+
+
+def _move(source: Path, target: Path) -> None:
+    """The files of a run from one folder to another; an emptied source that is hidden goes."""
+    files = _run_files(source) if source.is_dir() else []
+    if files:
+        target.mkdir(exist_ok=True)
+    for file in files:
+        os.replace(file, target / file.name)
+    if source.name.endswith(".old") and source.is_dir():
+        source.rmdir()
 
 
 def claim_folder(path: str | Path, overwrite: bool = False) -> Path:
