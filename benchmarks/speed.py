@@ -16,14 +16,14 @@ import torch
 
 from madtp.cli.common import load_model, make_task
 from madtp.cost.latency import time_pairs
-from madtp.data.sample import VqaData, load_vqa
+from madtp.data.sample import Data, load_data
 from madtp.evaluate import batches, calibrate, evaluating, measure_reduction
 from madtp.model.sizes import SIZES, build_processor, build_vqa
 from madtp.report import settings
 from madtp.runtime import keep_freed_memory
 
 
-def models(options: argparse.Namespace, data: VqaData) -> Iterator[tuple[str, Any, Any]]:
+def models(options: argparse.Namespace, data: Data[Any]) -> Iterator[tuple[str, Any, Any]]:
     """Name, model at the temperature to time, and task of each row."""
     if options.model:
         for path in options.model:
@@ -40,7 +40,7 @@ def models(options: argparse.Namespace, data: VqaData) -> Iterator[tuple[str, An
         yield f"{options.size}, random weights", model, task
 
 
-def measure(model: Any, task: Any, data: VqaData, batch_size: int, pairs: int) -> dict[str, object]:
+def measure(model: Any, task: Any, data: Data[Any], batch_size: int, pairs: int) -> dict[str, object]:
     """One row: reduction measured on the very images that are timed, and the speed-up."""
     dataset = task.dataset(data)
     single = [(pixels, sample, questions[:1]) for pixels, sample, questions in dataset]
@@ -87,7 +87,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=7)
     options = parser.parse_args()
     keep_freed_memory()
-    data = load_vqa(options.data, options.split, limit=options.images)
+    data = load_data("vqa", options.data, options.split, limit=options.images)
     for name, model, task in models(options, data):
         row = measure(model, task, data, options.batch_size, options.pairs)
         print(json.dumps({"model": name, **row, **settings()}), flush=True)

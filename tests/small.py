@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import BlipProcessor
 
-from madtp.data.sample import VqaData
+from madtp.data.sample import Data
 from madtp.data.scene_questions import ANSWERS
 from madtp.data.scenes import load_scenes, write_scenes
 from madtp.model.blip import MadtpBlipForQuestionAnswering
@@ -21,7 +21,7 @@ SEED = 3
 
 
 @cache
-def scenes(split: str, images: int, questions: int = 2) -> VqaData:
+def scenes(split: str, images: int, questions: int = 2) -> Data:
     """So many pictures with their first so many questions."""
     data = load_scenes(split, seed=SEED, limit=images)
     return replace(data, samples=tuple(replace(s, questions=s.questions[:questions]) for s in data.samples))

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 
 from madtp import train as module
 from madtp.cost.budget import Found, OutOfReach
-from madtp.data.sample import load_vqa
+from madtp.data.load import load_data
 from madtp.errors import InputError
 from madtp.model.load import load
 from madtp.recipe import TrainConfig, learning_rate
@@ -434,7 +434,7 @@ def test_validation_and_test_images_are_never_trained_on(tmp_path: Path, monkeyp
     for file in sorted((folder / "val").rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     (folder / "val").rmdir()
-    training, val = load_vqa(folder, "train"), load_vqa(folder, "val")
+    training, val = load_data("vqa", folder, "train"), load_data("vqa", folder, "val")
     assert len(training) == 10 and len(val) == 1
     task, seen = VqaTask(processor()), list[list[str]]()
     loss = task.loss

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from madtp.cost.budget import Found, OutOfReach, find_strength
 from madtp.cost.flops import count_dense, count_least, reduction
-from madtp.data.sample import VqaData
+from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
 from madtp.prune import METHODS, Trace
@@ -89,7 +89,7 @@ class Evaluation:
         }
 
 
-def batches(task: VqaTask, data: VqaData, batch_size: int, device: torch.device) -> Iterator[Batch]:
+def batches(task: VqaTask, data: Data[Any], batch_size: int, device: torch.device) -> Iterator[Batch]:
     """The split in order, on `device`."""
     loader = DataLoader(task.dataset(data), batch_size=batch_size, collate_fn=task.collate)
     for batch in loader:
@@ -121,7 +121,7 @@ def kept_share(trace: Trace) -> tuple[Tensor, Tensor]:
 
 
 def evaluate(
-    model: Any, task: VqaTask, data: VqaData, *, batch_size: int = 32, advance: Advance | None = None
+    model: Any, task: VqaTask, data: Data[Any], *, batch_size: int = 32, advance: Advance | None = None
 ) -> Evaluation:
     """Answer every question of a split and account for it.
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
-from madtp.data.sample import VqaData
+from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, calibrate, check_reach, evaluate, to_device
 from madtp.files import atomic_path, atomic_write
@@ -56,8 +56,8 @@ class Trainer:
         self,
         model: Any,
         task: VqaTask,
-        train: VqaData,
-        val: VqaData,
+        train: Data[Any],
+        val: Data[Any],
         out: Path,
         config: TrainConfig,
         report: Callable[[Progress], None] | None = None,
@@ -85,7 +85,7 @@ class Trainer:
         self.step, self.prepared = 0, False
         self.best: dict[str, Any] = {}
         own = {key: getattr(self.bare.pruning, key) for key in ("method", "alpha", "semantic_tokens")}
-        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_questions}
+        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts}
 
     def run(self, resume: bool = False) -> Evaluation:
         """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.

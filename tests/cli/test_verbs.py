@@ -10,7 +10,7 @@ import torch
 from transformers import BertTokenizer
 
 from cli.conftest import Run
-from madtp.data.sample import load_vqa
+from madtp.data.load import load_data
 from madtp.evaluate import evaluate
 from madtp.model.load import load
 from madtp.model.sizes import build_vqa
@@ -67,7 +67,7 @@ def test_evaluate(madtp: Run, model: Path, data: Path) -> None:
     result = object_of(madtp("evaluate", "--model", model, "--data", data, "--batch-size", 2, "--json"))
     assert set(result) == EVALUATION
     check_evaluation(result)
-    expected = evaluate(load(model).eval(), VqaTask(processor()), load_vqa(data, "test")).to_dict()
+    expected = evaluate(load(model).eval(), VqaTask(processor()), load_data("vqa", data, "test")).to_dict()
     assert {**result, "seconds": 0} == {**expected, "seconds": 0}
     assert result["gflops"]["reduction"] > 0.3
 
@@ -241,12 +241,12 @@ def test_convert_round_trip(madtp: Run, data: Path, tmp_path: Path) -> None:
 
 def test_evaluate_gives_the_answers_of_predict(madtp: Run, model: Path, data: Path) -> None:
     """Question by question with `predict`, against `evaluate` on the same picture."""
-    sample = load_vqa(data, "test")[0]
+    sample = load_data("vqa", data, "test")[0]
     said = [
         object_of(
             madtp("predict", "--model", model, "--image", data / "test/images/0.png", "--text", q.text, "--json")
         )["answer"]
         for q in sample.questions[:3]
     ]
-    result = evaluate(load(model).eval(), VqaTask(processor()), load_vqa(data, "test", limit=1))
+    result = evaluate(load(model).eval(), VqaTask(processor()), load_data("vqa", data, "test", limit=1))
     assert [p.answer for p in result.predictions[:3]] == said

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from madtp.data import VqaData, load_vqa
+from madtp.data import Data, load_data
 from madtp.data.easy_vqa import load_easy_vqa, question_kind, val_images
 from madtp.errors import InputError
 
@@ -32,15 +32,15 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def ids(data: VqaData) -> list[str]:
+def ids(data: Data) -> list[str]:
     return [sample.image_id for sample in data]
 
 
 def test_test_split(folder: Path) -> None:
-    data = load_vqa(folder, "test")
+    data = load_data("vqa", folder, "test")
     assert (data.name, data.split, data.answers) == ("tiny", "test", ("red", "yes", "no"))
     assert ids(data) == ["0", "1", "2"]
-    assert data.n_questions == 6
+    assert data.n_texts == 6
     second = data[1].questions[1]
     assert (second.text, second.answers, second.weights) == ("is there a circle?", ("no",), (1.0,))
     assert (second.question_id, second.kind, second.references) == ("test-3", "exist", ())
@@ -49,7 +49,7 @@ def test_test_split(folder: Path) -> None:
 
 
 def test_val_is_a_fixed_tenth_of_train(folder: Path) -> None:
-    train, val = load_vqa(folder, "train"), load_vqa(str(folder), "val")
+    train, val = load_data("vqa", folder, "train"), load_data("vqa", str(folder), "val")
     assert (len(train), len(val)) == (21, 2)
     assert not set(ids(train)) & set(ids(val))
     assert sorted(map(int, ids(train) + ids(val))) == list(range(N_TRAIN))
@@ -66,21 +66,21 @@ def test_val_images_depend_on_ids_alone() -> None:
 
 def test_own_val_folder_is_used(folder: Path) -> None:
     write_split(folder / "val", 5)
-    assert len(load_vqa(folder, "train")) == N_TRAIN
-    assert load_vqa(folder, "val")[0].questions[0].question_id == "val-0"
+    assert len(load_data("vqa", folder, "train")) == N_TRAIN
+    assert load_data("vqa", folder, "val")[0].questions[0].question_id == "val-0"
 
 
 def test_limit_takes_the_first_pictures(folder: Path) -> None:
     for split in ("train", "val", "test"):
-        assert ids(load_vqa(folder, split, limit=2)) == ids(load_vqa(folder, split))[:2]
-    assert len(load_vqa(folder, "test", limit=99)) == N_TEST
+        assert ids(load_data("vqa", folder, split, limit=2)) == ids(load_data("vqa", folder, split))[:2]
+    assert len(load_data("vqa", folder, "test", limit=99)) == N_TEST
 
 
 def test_questions_of_a_picture_come_together(folder: Path) -> None:
     path = folder / "test" / "questions.json"
     rows = json.loads(path.read_text())
     path.write_text(json.dumps(rows[::2] + rows[1::2]))
-    data = load_vqa(folder, "test")
+    data = load_data("vqa", folder, "test")
     assert ids(data) == ["0", "1", "2"]
     assert [q.question_id for q in data[0].questions] == ["test-0", "test-3"]
 
@@ -88,7 +88,7 @@ def test_questions_of_a_picture_come_together(folder: Path) -> None:
 def test_names_and_jpegs_are_ids_too(folder: Path) -> None:
     Image.new("RGB", (5, 7)).save(folder / "test" / "images" / "a cat.JPG")
     (folder / "test" / "questions.json").write_text(json.dumps([["is it a cat?", "yes", "a cat"]]))
-    data = load_vqa(folder, "test")
+    data = load_data("vqa", folder, "test")
     assert data[0].image.open().size == (5, 7)
     assert data[0].questions[0].kind == ""
 
@@ -183,7 +183,7 @@ def test_one_picture_leaves_none_for_val(tmp_path: Path) -> None:
 
 def test_a_broken_picture_is_named_when_it_is_opened(folder: Path) -> None:
     (folder / "test" / "images" / "1.png").write_bytes(b"\x89PNG")
-    data = load_vqa(folder, "test")
+    data = load_data("vqa", folder, "test")
     data[0].image.open()
     with pytest.raises(InputError, match=r"1\.png: is "):
         data[1].image.open()

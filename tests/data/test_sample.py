@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from madtp.data import ImageFile, Question, VqaData, VqaSample, load_vqa
+from madtp.data import Data, ImageFile, Question, VqaSample, load_data
 from madtp.errors import InputError
 
 
@@ -13,13 +13,13 @@ def sample(name: str, n: int) -> VqaSample:
 
 
 def test_data_is_a_sequence_of_pictures() -> None:
-    data = VqaData((sample("a", 2), sample("b", 3), sample("c", 5)), ("yes", "no"), "toy", "val")
-    assert (len(data), data.n_questions) == (3, 10)
+    data = Data((sample("a", 2), sample("b", 3), sample("c", 5)), "toy", "val", ("yes", "no"))
+    assert (len(data), data.n_texts) == (3, 10)
     assert data[1].image_id == data[-2].image_id == "b"
     assert [s.image_id for s in data] == ["a", "b", "c"]
     part = data[1:]
-    assert isinstance(part, VqaData)
-    assert (part.n_questions, part.split, part.answers) == (8, "val", ("yes", "no"))
+    assert isinstance(part, Data)
+    assert (part.n_texts, part.split, part.answers) == (8, "val", ("yes", "no"))
     with pytest.raises(dataclasses.FrozenInstanceError):
         data.name = "other"  # type: ignore[misc]
 
@@ -55,13 +55,13 @@ def test_question_with_several_answers() -> None:
 )
 def test_load_refuses(source: str, split: str, limit: int | None, words: str) -> None:
     with pytest.raises(InputError) as caught:
-        load_vqa(source, split, limit=limit)
+        load_data("vqa", source, split, limit=limit)
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_a_path_named_scenes_is_a_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        load_vqa(tmp_path / "scenes")
+        load_data("vqa", tmp_path / "scenes")
     with pytest.raises(InputError, match="no such folder"):
-        load_vqa("./scenes-not-there")
+        load_data("vqa", "./scenes-not-there")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from madtp.data import VqaData, load_vqa
+from madtp.data import Data, VqaSample, load_data
 from madtp.data import scenes as module
 from madtp.data.scene import Scene, SceneSettings, make_scene
 from madtp.data.scene_draw import draw_scene
@@ -24,11 +24,11 @@ def write(folder: Path, seed: int = 11, **options: object) -> Path:
     return write_scenes(folder, seed=seed, n_train=7, n_val=3, n_test=5, **options)  # type: ignore[arg-type]
 
 
-def facts(data: VqaData) -> list[object]:
+def facts(data: Data[VqaSample]) -> list[object]:
     return [(s.image_id, s.questions, s.objects) for s in data]
 
 
-def scene_of(data: VqaData, index: int) -> Scene:
+def scene_of(data: Data[VqaSample], index: int) -> Scene:
     image = data[index].image
     assert isinstance(image, SceneImage)
     return image.scene
@@ -42,24 +42,26 @@ def test_parse(source: str, expected: tuple[int, int]) -> None:
 
 
 def test_in_memory() -> None:
-    data = load_vqa("scenes:11:13")
-    assert (len(data), data.n_questions, data.name, data.split) == (13, 13 * 8, "scenes:11:13", "train")
+    data = load_data("vqa", "scenes:11:13")
+    assert (len(data), data.n_texts, data.name, data.split) == (13, 13 * 8, "scenes:11:13", "train")
     assert data[5].objects == len(scene_of(data, 5).objects)
     assert scene_of(data, 5) == make_scene(11, "train", 5)
     assert all(q.kind and q.answers[0] in data.answers for s in data for q in s.questions)
-    assert len({q.question_id for s in data for q in s.questions}) == data.n_questions
+    assert len({q.question_id for s in data for q in s.questions}) == data.n_texts
     assert data[0].image.open().size == (64, 64)
 
 
 def test_default_sizes() -> None:
     assert (module.N_TRAIN, module.N_VAL, module.N_TEST) == (8000, 500, 1000)
-    assert len(load_vqa("scenes", "val")) == 500
-    assert len(load_vqa("scenes", "train", limit=3)) == 3
+    assert len(load_data("vqa", "scenes", "val")) == 500
+    assert len(load_data("vqa", "scenes", "train", limit=3)) == 3
 
 
 def test_test_split_does_not_hang_on_the_size_of_train() -> None:
-    assert facts(load_vqa("scenes:5:17", "test", limit=7)) == facts(load_vqa("scenes:5:999", "test", limit=7))
-    assert facts(load_vqa("scenes:5:17"))[:7] == facts(load_vqa("scenes:5:999", limit=7))
+    assert facts(load_data("vqa", "scenes:5:17", "test", limit=7)) == facts(
+        load_data("vqa", "scenes:5:999", "test", limit=7)
+    )
+    assert facts(load_data("vqa", "scenes:5:17"))[:7] == facts(load_data("vqa", "scenes:5:999", limit=7))
 
 
 def test_splits_and_seeds_differ() -> None:
@@ -82,7 +84,7 @@ def test_written_folder_reads_back_equal(tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["answers.txt", "test", "train", "val"]
     assert [p.name for p in folder.parent.iterdir()] == ["pictures"]
     for split, n in SIZES.items():
-        memory, disk = load_scenes(split, seed=11, limit=n), load_vqa(folder, split)
+        memory, disk = load_scenes(split, seed=11, limit=n), load_data("vqa", folder, split)
         assert facts(memory) == facts(disk)
         assert memory.answers == disk.answers
         assert (len(disk), disk.name, disk.split) == (n, "pictures", split)
@@ -95,7 +97,7 @@ def test_written_folder_reads_back_equal(tmp_path: Path) -> None:
 def test_written_folder_is_easy_vqa_without_our_notes(tmp_path: Path) -> None:
     folder = write(tmp_path / "a")
     (folder / "test" / "scenes.json").unlink()
-    data = load_vqa(folder, "test")
+    data = load_data("vqa", folder, "test")
     assert len(data) == 5
     assert data[0].objects is None
 
@@ -105,7 +107,7 @@ def test_notes_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     path = folder / "test" / "questions.json"
     path.write_text(json.dumps(json.loads(path.read_text())[:-1]))
     with pytest.raises(InputError, match=r"scenes.json: does not fit questions.json, images concerned: 1: 4"):
-        load_vqa(folder, "test")
+        load_data("vqa", folder, "test")
 
 
 def test_read_scenes_refuses(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_overwrite_replaces_our_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds something already"):
         write(tmp_path / "a")
     write(tmp_path / "a", seed=13, overwrite=True)
-    assert facts(load_vqa(tmp_path / "a", "val")) == facts(load_scenes("val", seed=13, limit=3))
+    assert facts(load_data("vqa", tmp_path / "a", "val")) == facts(load_scenes("val", seed=13, limit=3))
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -154,7 +156,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
     write(tmp_path / "old")
-    before = facts(load_vqa(tmp_path / "old", "test"))
+    before = facts(load_data("vqa", tmp_path / "old", "test"))
     drawn: list[Scene] = []
 
     def draw(scene: Scene) -> Image.Image:
@@ -170,7 +172,7 @@ def test_a_failed_write_leaves_nothing_and_keeps_the_old(
         with pytest.raises(expected):
             write(tmp_path / name, overwrite=True)
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
-    assert facts(load_vqa(tmp_path / "old", "test")) == before
+    assert facts(load_data("vqa", tmp_path / "old", "test")) == before
 
 
 def test_a_killed_write_leaves_no_folder_that_looks_whole(tmp_path: Path) -> None:
@@ -184,7 +186,7 @@ def test_a_killed_write_leaves_no_folder_that_looks_whole(tmp_path: Path) -> Non
     assert not (tmp_path / "a").exists()
     (left,) = tmp_path.iterdir()
     with pytest.raises(InputError, match=r"answers\.txt: no such file"):
-        load_vqa(left)
+        load_data("vqa", left)
 
 
 @pytest.mark.parametrize("options", [{"seed": -1}, {"seed": 2**32}, {"n_train": 0}, {"n_val": 0}, {"n_test": -5}])

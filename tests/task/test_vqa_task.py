@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from madtp.data.sample import Question, VqaData, VqaSample
+from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.evaluate import evaluating
 from madtp.prune import Trace
@@ -40,21 +40,21 @@ def opened() -> list[str]:
 
 
 @pytest.fixture
-def data(opened: list[str]) -> VqaData:
+def data(opened: list[str]) -> Data[VqaSample]:
     first = (
         question("is there a circle?", "yes", "no", weights=(0.7, 0.3)),
         question("what color is the circle?", "red"),
     )
     second = (question("how many?", "2", "3", "4", weights=(0.5, 0.25, 0.25)),)
     samples = (VqaSample("a", Plain("red", opened), first, 3), VqaSample("b", Plain("white", opened), second))
-    return VqaData(samples, ("yes", "no", "red", "2", "3", "4"), "made up", "train")
+    return Data(samples, "made up", "train", ("yes", "no", "red", "2", "3", "4"))
 
 
 def words(task: VqaTask, ids: torch.Tensor) -> list[str]:
     return [str(word) for word in task.tokenizer.convert_ids_to_tokens(ids.tolist())]
 
 
-def test_a_batch_holds_images_once_and_every_answer_with_its_question(data: VqaData) -> None:
+def test_a_batch_holds_images_once_and_every_answer_with_its_question(data: Data[VqaSample]) -> None:
     task = VqaTask(processor())
     dataset = task.dataset(data)
     batch = task.collate([dataset[0], dataset[1]])
@@ -67,7 +67,7 @@ def test_a_batch_holds_images_once_and_every_answer_with_its_question(data: VqaD
     assert set(VqaTask.inputs(batch)) == {"pixel_values", "input_ids", "attention_mask", "image_index"}
 
 
-def test_padding_stands_right_and_is_masked(data: VqaData) -> None:
+def test_padding_stands_right_and_is_masked(data: Data[VqaSample]) -> None:
     task = VqaTask(processor())
     dataset = task.dataset(data)
     batch = task.collate([dataset[0], dataset[1]])
@@ -152,7 +152,7 @@ def test_every_question_has_its_turn() -> None:
     assert seen == {q.text for q in data[0].questions}
 
 
-def test_outside_of_training_all_questions_come_in_order_and_nothing_moves(data: VqaData) -> None:
+def test_outside_of_training_all_questions_come_in_order_and_nothing_moves(data: Data[VqaSample]) -> None:
     task = VqaTask(processor())
     plain, options = task.dataset(data), task.dataset(data, per_image=1, shift=5)
     for i in range(2):
@@ -161,7 +161,7 @@ def test_outside_of_training_all_questions_come_in_order_and_nothing_moves(data:
     assert len(plain) == 2
 
 
-def test_pictures_are_prepared_once(data: VqaData, opened: list[str]) -> None:
+def test_pictures_are_prepared_once(data: Data[VqaSample], opened: list[str]) -> None:
     dataset = VqaTask(processor()).dataset(data)
     first = dataset[0][0]
     assert torch.equal(dataset[0][0], first) and opened == ["red"]
@@ -270,7 +270,7 @@ def test_loss_is_logged_and_the_alignment_joins_where_the_model_prunes(batch: di
         assert trace.blocks[0].tokens_in.tolist() == [PATCHES] * 3
 
 
-def test_tagging_asks_for_every_answer_on_its_own(data: VqaData) -> None:
+def test_tagging_asks_for_every_answer_on_its_own(data: Data[VqaSample]) -> None:
     """Binary cross-entropy of the pooled image token with the first word of each of the six answers, summed."""
     task, model = VqaTask(processor()), nano_model()
     dataset = task.dataset(data, training=True)
@@ -296,7 +296,7 @@ def test_questions_with_rare_answers_are_drawn_more_often() -> None:
     some = tuple(question(f"is there {i}?", "yes") for i in range(8))
     pair = (question("is there a circle?", "yes"), question("what color?", "red"))
     samples = (VqaSample("a", Plain("red", []), pair), VqaSample("b", Plain("red", []), some))
-    dataset = VqaTask(processor()).dataset(VqaData(samples, (), "made up", "train"), training=True, per_image=1)
+    dataset = VqaTask(processor()).dataset(Data(samples, "made up", "train"), training=True, per_image=1)
     red = 0
     for epoch in range(200):
         dataset.epoch = epoch

@@ -27,7 +27,7 @@ def calibrate(
     from dataclasses import replace
 
     from madtp.cost.budget import check_reduction
-    from madtp.data.sample import load_vqa
+    from madtp.data.load import load_data
     from madtp.evaluate import batches
     from madtp.evaluate import calibrate as find
     from madtp.files import claim_folder
@@ -35,7 +35,7 @@ def calibrate(
 
     common.check_task(task)
     check_reduction(reduction)
-    some = load_vqa(data, split, limit=limit)
+    some = load_data("vqa", data, split, limit=limit)
     network, processor = common.load_model(model, device, dtype)
     if method is not None:
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
@@ -52,7 +52,7 @@ def calibrate(
     result = {
         "task": task,
         "split": split,
-        "n": some.n_questions,
+        "n": some.n_texts,
         "method": network.pruning.method,
         "temperature": found.strength,
         "reduction_asked": reduction,
@@ -63,5 +63,5 @@ def calibrate(
     common.emit(
         result,
         as_json,
-        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_questions} questions",
+        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_texts} questions",
     )

@@ -79,7 +79,7 @@ def compress(
     """Train a dense model to meet --reduction, steering the temperature in closed loop."""
     import torch
 
-    from madtp.data.sample import load_vqa
+    from madtp.data.load import load_data
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
@@ -88,7 +88,7 @@ def compress(
         epochs, batch_size, questions, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, reductions=budgets,
     )  # fmt: skip
-    training, validation = load_vqa(data, "train", limit=limit), load_vqa(data, "val", limit=limit)
+    training, validation = load_data("vqa", data, "train", limit=limit), load_data("vqa", data, "val", limit=limit)
     torch.manual_seed(seed)
     network, processor = common.load_model(model)
     network.pruning = replace(network.pruning, method=method, alpha=alpha, temperature=None, reduction=None)

@@ -23,7 +23,7 @@ def demo(
     as_json: common.JsonOption = False,
 ) -> None:
     """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report."""
-    from madtp.data.sample import load_vqa
+    from madtp.data.load import load_data
     from madtp.evaluate import batches, calibrate
     from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
@@ -37,7 +37,7 @@ def demo(
         raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
     network, processor = common.load_model(str(folder), device)
     task = common.make_task("vqa", processor)
-    data, tuning = load_vqa(SCENES, SPLIT, limit=images), load_vqa(SCENES, "val", limit=64)
+    data, tuning = load_data("vqa", SCENES, SPLIT, limit=images), load_data("vqa", SCENES, "val", limit=64)
     ready = list(batches(task, tuning, batch_size, network.device))
     rows: list[dict[str, Any]] = []
     pictures: dict[str, list[Any]] = {}

@@ -27,13 +27,13 @@ def evaluate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Accuracy, measured GFLOPs and tokens kept on a split."""
-    from madtp.data.sample import load_vqa
+    from madtp.data.load import load_data
     from madtp.evaluate import evaluate as run
     from madtp.files import claim_folder
     from madtp.report import settings, write_report
 
     common.check_task(task)
-    some = load_vqa(data, split, limit=limit)
+    some = load_data("vqa", data, split, limit=limit)
     network, processor = common.load_model(model, device, dtype)
     if temperature is not None:
         network.temperature = temperature or None

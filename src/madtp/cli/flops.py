@@ -51,12 +51,12 @@ def flops(
         table.add_row(name, f"{value:.5g}")
     table.add_row("total", f"{result['gflops']['dense']:.5g}")
     if data is not None:
-        from madtp.data.sample import load_vqa
+        from madtp.data.load import load_data
         from madtp.evaluate import batches, measure_reduction
 
-        some = load_vqa(data, split, limit=limit)
+        some = load_data("vqa", data, split, limit=limit)
         work = common.make_task(task, processor)
         result["gflops"]["reduction"] = measure_reduction(network, work, list(batches(work, some, 32, network.device)))
-        result["n"] = some.n_questions
+        result["n"] = some.n_texts
         table.add_row(f"reduction measured on {some.name}", f"{result['gflops']['reduction']:.3f}")
     common.emit(result, as_json, table)

@@ -53,7 +53,7 @@ def train(
     """Make a dense model: from scratch with --size, or fine-tuned from --model."""
     import torch
 
-    from madtp.data.sample import load_vqa
+    from madtp.data.load import load_data
     from madtp.model.sizes import SIZES, build_processor, build_vqa
     from madtp.recipe import TrainConfig
 
@@ -66,7 +66,7 @@ def train(
         epochs, batch_size, questions, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, tag_epochs=tag_epochs,
     )  # fmt: skip
-    training, validation = load_vqa(data, "train", limit=limit), load_vqa(data, "val", limit=limit)
+    training, validation = load_data("vqa", data, "train", limit=limit), load_data("vqa", data, "val", limit=limit)
     torch.manual_seed(seed)
     if size is not None:
         texts = [question.text for sample in training.samples for question in sample.questions]

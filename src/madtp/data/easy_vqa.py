@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from madtp.data.images import ImageFile
-from madtp.data.sample import Question, VqaData, VqaSample, is_text
+from madtp.data.sample import Data, Question, VqaSample, is_text
 from madtp.errors import InputError
 
 VAL_SHARE = 0.1
@@ -34,7 +34,7 @@ class _Row:
     image_id: str
 
 
-def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None = None) -> VqaData:
+def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None = None) -> Data[VqaSample]:
     """Load one split of a folder in easy-VQA's form.
 
     Pictures come in the order in which ``questions.json`` first names them. A question's id is the folder it stands in
@@ -86,7 +86,7 @@ def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None
             for k, row in enumerate(by_image[image_id])
         )
         samples.append(VqaSample(image_id, ImageFile(files[image_id]), questions, objects))
-    return VqaData(tuple(samples), answers, folder.resolve().name, split)
+    return Data(tuple(samples), folder.resolve().name, split, answers)
 
 
 def val_images(image_ids: Iterable[str]) -> frozenset[str]:

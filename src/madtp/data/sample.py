@@ -1,13 +1,14 @@
-"""What a question-answering data set is to the rest of the library, and the one way to load one."""
+"""What a data set is to the rest of the library: a sequence of pictures, each with the texts that belong to it.
+
+One sample is what passes the image tower once, so that a picture's questions, statements or captions share that work.
+"""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import overload
+from typing import Generic, Protocol, TypeVar, overload
 
 from madtp.data.images import ImageSource
-from madtp.errors import InputError
 
 SPLITS = ("train", "val", "test")
 
@@ -15,6 +16,33 @@ SPLITS = ("train", "val", "test")
 def is_text(text: str) -> bool:
     """False for a string with half a character (a lone surrogate), which no tokenizer takes."""
     return not any("\ud800" <= char <= "\udfff" for char in text)
+
+
+class Sample(Protocol):
+    """What every sample has."""
+
+    @property
+    def image_id(self) -> str:
+        """Unique within the split."""
+        ...
+
+    @property
+    def images(self) -> tuple[ImageSource, ...]:
+        """The picture; two for statements about two (the very same object twice where there is one)."""
+        ...
+
+    @property
+    def texts(self) -> Sequence[object]:
+        """Its questions, statements or captions."""
+        ...
+
+    @property
+    def objects(self) -> int | None:
+        """Number of objects in the picture(s) where that is known (scenes), else None."""
+        ...
+
+
+S = TypeVar("S", bound=Sample)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +56,7 @@ class Question:
         question_id: unique within the split.
         kind: question type ("count", "color", ...) or "" where the data names none.
         references: the raw human answers for VQA accuracy where there are 10, else empty.
+        answer_kind: answer type ("yes/no", "number", "other") or "" where the data names none.
 
     Raises:
         ValueError: answers repeat or are missing, or the weights do not fit them.
@@ -39,6 +68,7 @@ class Question:
     question_id: str
     kind: str = ""
     references: tuple[str, ...] = ()
+    answer_kind: str = ""
 
     def __post_init__(self) -> None:
         if not self.answers or len(set(self.answers)) != len(self.answers):
@@ -49,7 +79,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class VqaSample:
-    """One picture with all its questions, so that the image tower runs once a picture.
+    """One picture with all its questions.
 
     Args:
         image_id: unique within the split.
@@ -63,65 +93,117 @@ class VqaSample:
     questions: tuple[Question, ...]
     objects: int | None = None
 
+    @property
+    def images(self) -> tuple[ImageSource]:
+        """The picture."""
+        return (self.image,)
 
-@dataclass(frozen=True)
-class VqaData(Sequence[VqaSample]):
-    """One split of a question-answering data set: a sequence of pictures.
+    @property
+    def texts(self) -> tuple[Question, ...]:
+        """The questions."""
+        return self.questions
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement about two pictures.
 
     Args:
-        samples: the pictures with their questions.
-        answers: the closed answer list for rank inference; empty where there is none.
-        name: what the data set is called in reports, e.g. ``"scenes:0:8000"``.
-        split: "train", "val" or "test".
+        text: the statement.
+        label: whether it is true of them; None = not known (a hidden test).
+        statement_id: unique within the split, e.g. ``"dev-850-0-0"``.
+        group: statements of one group are the same sentence about other pictures; consistency asks for all of a
+            group to be judged right. "" = a group of its own.
+        kind: type of statement or "" where the data names none.
     """
 
-    samples: tuple[VqaSample, ...]
-    answers: tuple[str, ...]
+    text: str
+    label: bool | None
+    statement_id: str
+    group: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSample:
+    """Two pictures with the statements about them.
+
+    Args:
+        image_id: of the pair, unique within the split.
+        images: left and right; the very same object twice where there is one picture (NLVR).
+        statements: about the two.
+        objects: in both pictures together, where that is known, else None.
+    """
+
+    image_id: str
+    images: tuple[ImageSource, ImageSource]
+    statements: tuple[Statement, ...]
+    objects: int | None = None
+
+    @property
+    def texts(self) -> tuple[Statement, ...]:
+        """The statements."""
+        return self.statements
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSample:
+    """One picture with its captions, for captioning and retrieval.
+
+    Args:
+        image_id: unique within the split.
+        image: where the picture comes from.
+        captions: what people said of it; empty where it is only to be captioned.
+        objects: number of objects where that is known, else None.
+    """
+
+    image_id: str
+    image: ImageSource
+    captions: tuple[str, ...]
+    objects: int | None = None
+
+    @property
+    def images(self) -> tuple[ImageSource]:
+        """The picture."""
+        return (self.image,)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The captions."""
+        return self.captions
+
+
+@dataclass(frozen=True)
+class Data(Sequence[S], Generic[S]):
+    """One split of a data set: a sequence of samples of one kind.
+
+    Args:
+        samples: the pictures with their texts.
+        name: what the data set is called in reports, e.g. ``"scenes:0:8000"``.
+        split: "train", "val" or "test".
+        answers: the closed answer list for rank inference (VQA); empty where there is none.
+    """
+
+    samples: tuple[S, ...]
     name: str
     split: str
+    answers: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        """Number of pictures."""
+        """Number of samples."""
         return len(self.samples)
 
     @overload
-    def __getitem__(self, index: int) -> VqaSample: ...
+    def __getitem__(self, index: int) -> S: ...
     @overload
-    def __getitem__(self, index: slice) -> "VqaData": ...
-    def __getitem__(self, index: int | slice) -> "VqaSample | VqaData":
-        """The picture at ``index``, or for a slice the same split cut down to those pictures."""
+    def __getitem__(self, index: slice) -> "Data[S]": ...
+    def __getitem__(self, index: int | slice) -> "S | Data[S]":
+        """The sample at ``index``, or for a slice the same split cut down to those samples."""
         if isinstance(index, slice):
             return replace(self, samples=self.samples[index])
         return self.samples[index]
 
     @property
-    def n_questions(self) -> int:
-        """Number of questions over all pictures."""
-        return sum(len(sample.questions) for sample in self.samples)
-
-
-def load_vqa(source: str | Path, split: str = "train", *, limit: int | None = None) -> VqaData:
-    """Load one split of a question-answering data set; all that can be checked without decoding pictures is checked.
-
-    Args:
-        source: ``scenes``, ``scenes:SEED`` or ``scenes:SEED:N_TRAIN`` (pictures generated in memory, see
-            `madtp.data.scenes`), or a folder in easy-VQA's form (see `madtp.data.easy_vqa`), among them those that
-            `madtp.data.scenes.write_scenes` makes. A folder that happens to be called "scenes" is ``./scenes``.
-        split: "train", "val" or "test".
-        limit: keep only the first this many pictures (with all their questions); None keeps all.
-
-    Raises:
-        InputError: unknown split, wrong limit, no such source, or a fault in its files.
-    """
-    # The formats build on the types above, so they are imported here and not at the top.
-    from madtp.data.easy_vqa import load_easy_vqa
-    from madtp.data.scenes import load_scenes, parse_scenes
-
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}", "split", f"use one of {', '.join(SPLITS)}")
-    if limit is not None and limit < 1:
-        raise InputError(f"{limit} pictures are none", "limit", "use 1 or more")
-    if isinstance(source, str) and source.split(":")[0] == "scenes":
-        seed, n_train = parse_scenes(source)
-        return load_scenes(split, seed=seed, n_train=n_train, limit=limit)
-    return load_easy_vqa(source, split, limit=limit)
+    def n_texts(self) -> int:
+        """Number of questions, statements or captions over all samples."""
+        return sum(len(sample.texts) for sample in self.samples)

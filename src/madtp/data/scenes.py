@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from madtp.data.sample import SPLITS, Question, VqaData, VqaSample
+from madtp.data.sample import SPLITS, Data, Question, VqaSample
 from madtp.data.scene import Scene, SceneSettings, Stream, make_scene
 from madtp.data.scene_draw import draw_scene
 from madtp.data.scene_questions import ANSWERS, SceneQuestion, ask
@@ -56,7 +56,7 @@ def load_scenes(
     n_train: int = N_TRAIN,
     limit: int | None = None,
     settings: SceneSettings | None = None,
-) -> VqaData:
+) -> Data[VqaSample]:
     """One split of the scenes of a seed, in memory; pictures are drawn when opened.
 
     Val (500) and test (1000) do not depend on ``n_train``, and a smaller train is the beginning of a larger one.
@@ -78,7 +78,7 @@ def load_scenes(
             questions.append(Question(question.text, (question.answer,), (1.0,), f"{split}-{number}", question.kind))
             number += 1
         samples.append(VqaSample(str(index), SceneImage(scene), tuple(questions), len(scene.objects)))
-    return VqaData(tuple(samples), ANSWERS, f"scenes:{seed}:{n_train}", split)
+    return Data(tuple(samples), f"scenes:{seed}:{n_train}", split, ANSWERS)
 
 
 def write_scenes(
@@ -91,7 +91,7 @@ def write_scenes(
     settings: SceneSettings | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the scenes of a seed as a folder in easy-VQA's form, which `load_vqa` reads back equal.
+    """Write the scenes of a seed as a folder in easy-VQA's form, which `load_data` reads back equal.
 
     Each split also gets ``scenes.json``: the symbolic scenes and the kind of each question. Everything is written
     beside ``folder`` and moved into place when complete, so a killed run leaves no folder that looks whole.

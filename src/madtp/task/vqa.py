@@ -13,7 +13,7 @@ from transformers import BlipProcessor
 
 from madtp.cost.flops import BlipShape, Flops, count, count_dense
 from madtp.data.images import ImageFile
-from madtp.data.sample import Question, VqaData, VqaSample
+from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.metric.vqa import exact_accuracy, vqa_accuracy
 from madtp.model.blip import MadtpBlipForQuestionAnswering
@@ -51,7 +51,7 @@ class VqaDataset(Dataset[tuple[Tensor, VqaSample, list[Question]]]):
 
     def __init__(
         self,
-        data: VqaData,
+        data: Data[VqaSample],
         processor: BlipProcessor,
         per_image: int | None = None,
         seed: int = 0,
@@ -115,7 +115,7 @@ class VqaTask:
         self.tokenizer = processor.tokenizer
         self._ids: dict[str, list[int]] = {}
 
-    def dataset(self, data: VqaData, *, training: bool = False, **options: Any) -> VqaDataset:
+    def dataset(self, data: Data[VqaSample], *, training: bool = False, **options: Any) -> VqaDataset:
         """The split as a torch data set; `options` as `VqaDataset` takes them, used in training only."""
         if not training:
             return VqaDataset(data, self.processor)
