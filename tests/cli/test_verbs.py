@@ -14,7 +14,8 @@ from madtp.data.load import load_data
 from madtp.evaluate import evaluate
 from madtp.model.load import load
 from madtp.model.sizes import build_vqa
-from madtp.task.vqa import VqaTask, cost, dense_trace
+from madtp.task.base import cost
+from madtp.task.vqa import VqaTask, dense_trace
 from model.test_convert import original
 from small import NANO, contents, processor
 

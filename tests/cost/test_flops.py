@@ -11,7 +11,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from goldens import golden_file
 from madtp.cost.flops import BlipShape, count, count_dense, reduction
 from madtp.prune import BlockTrace, Trace
-from madtp.task.vqa import cost, dense_trace, shape_of
+from madtp.task.base import cost
+from madtp.task.shape import shape_of
+from madtp.task.vqa import dense_trace
 from model.tiny import GRID, PATCH, SEMANTIC, START, Example, batch_of, tiny_examples, tiny_model
 
 GOLDEN = json.loads(golden_file("flops_nlvr_base.json").read_text())

@@ -16,7 +16,7 @@ def flops(
     data: Annotated[
         str | None, typer.Option("--data", help="Measure the pruned model on this data.", show_default=False)
     ] = None,
-    task: common.TaskOption = "vqa",
+    task: common.TaskOption = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images of --data to measure on.")] = 100,
     as_json: common.JsonOption = False,
@@ -25,10 +25,12 @@ def flops(
     from rich.table import Table
 
     from madtp.cost.flops import count
-    from madtp.task.vqa import dense_trace, shape_of
+    from madtp.task.shape import shape_of
+    from madtp.task.vqa import dense_trace
 
     common.check_task(task)
     network, processor = common.load_model(model)
+    task = common.task_of(network, task, model)
     shape = shape_of(network)
     parts = count(shape.dense, dense_trace(network, text_tokens, answer_tokens))
     result: dict[str, Any] = {
@@ -54,7 +56,7 @@ def flops(
         from madtp.data.load import load_data
         from madtp.evaluate import batches, measure_reduction
 
-        some = load_data("vqa", data, split, limit=limit)
+        some = load_data(task, data, split, limit=limit)
         work = common.make_task(task, processor)
         result["gflops"]["reduction"] = measure_reduction(network, work, list(batches(work, some, 32, network.device)))
         result["n"] = some.n_texts
