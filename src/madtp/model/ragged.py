@@ -58,6 +58,15 @@ class Ragged:
         """`[n_i, c]` the tokens of one instance."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
+    def select(self, index: Tensor) -> "Ragged":
+        """The instances `index [m]`, in that order, some twice maybe."""
+        index = index.cpu()
+        lengths = self.lengths[index]
+        there, here = (self.lengths.cumsum(0) - self.lengths)[index], lengths.cumsum(0) - lengths
+        shift = (there - here).repeat_interleave(lengths)
+        where = (torch.arange(len(shift)) + shift).to(self.values.device)
+        return Ragged(self.values.index_select(0, where), lengths)
+
     def with_values(self, values: Tensor) -> "Ragged":
         """Other vectors for the same tokens."""
         return Ragged(values, self.lengths)
