@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from transformers import BlipProcessor
 
-from madtp.cost.flops import BlipShape, Flops, count, count_dense
+from madtp.cost.flops import Flops, count, count_dense
 from madtp.data.images import ImageFile
 from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.metric.vqa import exact_accuracy, vqa_accuracy
 from madtp.model.blip import MadtpBlipForQuestionAnswering
 from madtp.model.output import Encoded
-from madtp.prune import METHODS, BlockTrace, Trace
+from madtp.model.shape import shape_of
+from madtp.prune import Trace
 
 Inference = Literal["generate", "rank"]
 Batch = dict[str, Any]
@@ -259,37 +260,7 @@ class VqaTask:
         return pixels, sample, [question]
 
 
-def shape_of(model: MadtpBlipForQuestionAnswering) -> BlipShape:
-    """The sizes that the model's cost depends on; with guidance if its method uses it."""
-    vision, text, settings = model.config.vision_config, model.config.text_config, model.pruning
-    return BlipShape(
-        patches=(vision.image_size // vision.patch_size) ** 2,
-        patch_inputs=3 * vision.patch_size**2,
-        vision_width=vision.hidden_size,
-        vision_layers=vision.num_hidden_layers,
-        vision_mlp=vision.intermediate_size,
-        text_width=text.hidden_size,
-        text_layers=text.num_hidden_layers,
-        text_mlp=text.intermediate_size,
-        vocabulary=text.vocab_size,
-        semantic=settings.semantic_tokens if METHODS[settings.method].guided and settings.temperature else 0,
-        vision_map=vision.hidden_size != text.hidden_size,
-    )
-
-
 def cost(model: MadtpBlipForQuestionAnswering, trace: Trace) -> tuple[Flops, Flops]:
     """GFLOPs per question of what a trace records, and of the dense model on the same inputs."""
     shape = shape_of(model)
     return count(shape, trace), count_dense(shape, trace)
-
-
-def dense_trace(model: MadtpBlipForQuestionAnswering, text_tokens: int, answer_steps: int) -> Trace:
-    """The trace of one image and one text of that many tokens through the dense model."""
-    shape = shape_of(model)
-    counts = {"vision": (shape.patches, shape.vision_layers), "text": (text_tokens - 1, shape.text_layers)}
-    blocks = []
-    for tower, (tokens, layers) in counts.items():
-        n = torch.tensor([tokens])
-        blocks += [BlockTrace(tower, i, n, n) for i in range(layers)]
-    steps = torch.tensor([answer_steps])
-    return Trace(blocks, torch.zeros(1, dtype=torch.long), steps, steps * (steps + 1) // 2, torch.ones_like(steps))
