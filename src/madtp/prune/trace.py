@@ -54,14 +54,14 @@ class Trace:
 
     Attributes:
         blocks: one entry a block a tower, also where nothing was pruned.
-        image_index: `[q]` for each text instance, the image instance it looks at.
+        image_index: `[q]` for each text instance, the image instance it looks at; `[q, 2]` where it looks at two.
         decoder_tokens: `[q]` tokens pushed through the decoder for each text instance (all answers or steps added up).
         decoder_pairs: `[q]` query-key pairs of its self-attention.
         decoder_sequences: `[q]` times the keys and values of the text instance's states were computed.
     """
 
     blocks: list[BlockTrace] = field(default_factory=list)
-    image_index: Int[Tensor, " q"] | None = None
+    image_index: Int[Tensor, "q *two"] | None = None
     decoder_tokens: Int[Tensor, " q"] | None = None
     decoder_pairs: Int[Tensor, " q"] | None = None
     decoder_sequences: Int[Tensor, " q"] | None = None
