@@ -58,6 +58,17 @@ class Ragged:
         """`[n_i, c]` the tokens of one instance."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
+    def positions(self, instances: Tensor) -> Tensor:
+        """Packed positions of the tokens of these instances, in that order; on the device of `values`."""
+        lengths = self.lengths[instances]
+        start = (self.lengths.cumsum(0) - self.lengths)[instances]
+        shift = (start - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
+        return (torch.arange(len(shift)) + shift).to(self.values.device)
+
+    def select(self, instances: Tensor) -> "Ragged":
+        """These instances (CPU, repeats allowed), in that order."""
+        return Ragged(self.values.index_select(0, self.positions(instances)), self.lengths[instances])
+
     def with_values(self, values: Tensor) -> "Ragged":
         """Other vectors for the same tokens."""
         return Ragged(values, self.lengths)
