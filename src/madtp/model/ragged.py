@@ -60,14 +60,15 @@ class Ragged:
 
     def positions(self, instances: Tensor) -> Tensor:
         """Packed positions of the tokens of these instances, in that order; on the device of `values`."""
+        instances = instances.cpu()
         lengths = self.lengths[instances]
         start = (self.lengths.cumsum(0) - self.lengths)[instances]
         shift = (start - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
         return (torch.arange(len(shift)) + shift).to(self.values.device)
 
     def select(self, instances: Tensor) -> "Ragged":
-        """These instances (CPU, repeats allowed), in that order."""
-        return Ragged(self.values.index_select(0, self.positions(instances)), self.lengths[instances])
+        """These instances, in that order, some twice maybe."""
+        return Ragged(self.values.index_select(0, self.positions(instances)), self.lengths[instances.cpu()])
 
     def with_values(self, values: Tensor) -> "Ragged":
         """Other vectors for the same tokens."""

@@ -6,6 +6,7 @@ from typing import Any
 from madtp.cost.shape import Decoder, Shape, Tower
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
+from madtp.model.text_pair import MERGE_FROM
 from madtp.prune import METHODS
 
 # What a model does -> its class.
@@ -16,8 +17,6 @@ CLASSES = {
     "retrieval": ("madtp.model.blip_retrieval", "MadtpBlipForImageTextRetrieval"),
     "clip": ("madtp.model.clip", "MadtpCLIPModel"),
 }
-# BLIP for NLVR2 merges its two cross-attentions from this layer on, however many layers it has.
-MERGED_FROM = 6
 CLASSIFIER = 2  # outputs of the heads that tell true from false, match from mismatch
 
 
@@ -74,7 +73,7 @@ def _blip(config: Any, kind: str, semantic: int) -> Shape:
     feature = config.image_text_hidden_size if kind == "retrieval" else 0
     reads = match = decoder = None
     if kind == "reasoning":
-        reads = _tower(text, context=seen, head=width * (width + CLASSIFIER), merged_from=MERGED_FROM)
+        reads = _tower(text, context=seen, head=width * (width + CLASSIFIER), merged_from=MERGE_FROM)
     elif kind == "retrieval":
         reads = _tower(text, head=width * feature)
         match = _tower(text, context=seen, head=width * CLASSIFIER)
