@@ -27,7 +27,7 @@ ROOMS: dict[str, set[str]] = {
     "metric": BASE | SIDE,
     "cost": BASE | SIDE | {"prune"},
     "report": BASE | SIDE | {"prune"},
-    "model": BASE | {"prune"},
+    "model": BASE | {"prune", "cost"},  # the sizes that cost depends on
     "task": BASE | SIDE | {"prune", "model"},
     "evaluate": BASE | SIDE | {"prune", "model", "task"},
     "recipe": BASE | SIDE,

@@ -17,9 +17,9 @@ from madtp.cost.flops import count_dense, count_least, reduction
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
+from madtp.model.shape import shape_of
 from madtp.prune import METHODS, Trace
 from madtp.task.base import Batch, Prediction, Task, cost
-from madtp.task.shape import shape_of
 
 Advance = Callable[[int], None]
 

@@ -25,14 +25,14 @@ def flops(
     from rich.table import Table
 
     from madtp.cost.flops import count
-    from madtp.task.shape import shape_of
-    from madtp.task.vqa import dense_trace
+    from madtp.cost.shape import dense_trace
+    from madtp.model.shape import shape_of
 
     common.check_task(task)
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     shape = shape_of(network)
-    parts = count(shape.dense, dense_trace(network, text_tokens, answer_tokens))
+    parts = count(shape.dense, dense_trace(shape, text_tokens, answer_tokens))
     result: dict[str, Any] = {
         "task": task,
         "model": model,

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from transformers import BertTokenizer, BlipProcessor
@@ -13,6 +12,7 @@ from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
 from madtp.model.config import MadtpBlipConfig, PruneConfig
 from madtp.model.init import start_vision_tower
+from madtp.model.shape import class_of
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")
 
@@ -36,13 +36,6 @@ SIZES: dict[str, Size] = {
     "tiny": Size(image=64, patch=4, width=64, heads=2, vision_layers=8, text_layers=3, semantic=32, std=0.08),
     "small": Size(image=128, patch=8, width=256, heads=4, vision_layers=8, text_layers=6, semantic=50, std=0.04),
     "base": Size(image=384, patch=16, width=768, heads=12, vision_layers=12, text_layers=12, semantic=100),
-}
-
-_CLASSES = {
-    "vqa": ("blip", "MadtpBlipForQuestionAnswering"),
-    "reasoning": ("blip_reasoning", "MadtpBlipForVisualReasoning"),
-    "caption": ("blip_caption", "MadtpBlipForConditionalGeneration"),
-    "retrieval": ("blip_retrieval", "MadtpBlipForImageTextRetrieval"),
 }
 
 
@@ -108,8 +101,7 @@ def find_size(name: str) -> Size:
 
 def build_blip(task: str, size: Size, vocabulary: int) -> Any:
     """A BLIP model for a task of that size with fresh weights, from torch's random state."""
-    module, name = _CLASSES[task]
-    model = getattr(import_module(f"madtp.model.{module}"), name)(build_config(size, vocabulary))
+    model = class_of(task)(build_config(size, vocabulary))
     start_vision_tower(model.vision_model)
     return model
 

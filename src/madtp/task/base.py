@@ -14,8 +14,8 @@ from madtp.cost.flops import Flops, count, count_dense
 from madtp.data.images import ImageFile, ImageSource
 from madtp.data.sample import Data, Sample
 from madtp.errors import InputError
+from madtp.model.shape import shape_of
 from madtp.prune import Trace
-from madtp.task.shape import shape_of
 
 Batch = dict[str, Any]
 Item = tuple[Tensor, Any, list[Any]]

@@ -4,20 +4,13 @@ from typing import Any
 
 from madtp.data.load import TASKS
 from madtp.errors import InputError
+from madtp.model.shape import kind_of
 from madtp.task.base import Task
-
-_OF_MODEL = {
-    "MadtpBlipForQuestionAnswering": "vqa",
-    "MadtpBlipForVisualReasoning": "reasoning",
-    "MadtpBlipForConditionalGeneration": "caption",
-    "MadtpBlipForImageTextRetrieval": "retrieval",
-    "MadtpCLIPModel": "retrieval",
-}
 
 
 def task_name(model: Any) -> str:
     """The task that a model is made for."""
-    return _OF_MODEL[type(model).__name__]
+    return {"clip": "retrieval"}.get(kind := kind_of(model), kind)
 
 
 def make_task(name: str, processor: Any, **options: Any) -> Task:

@@ -12,9 +12,8 @@ from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.metric.vqa import exact_accuracy, vqa_accuracy
 from madtp.model.output import Encoded
-from madtp.prune import BlockTrace, Trace
+from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Task, TaskDataset, owners, picture_index
-from madtp.task.shape import shape_of
 from madtp.task.tags import tagging_loss
 from madtp.task.words import Words
 
@@ -151,15 +150,3 @@ class VqaTask(Task):
         pixels, files = self._read_pictures(images, 1)
         question = Question(text, ("?",), (1.0,), "0")
         return pixels, VqaSample(str(images[0]), files[0], (question,)), [question]
-
-
-def dense_trace(model: Any, text_tokens: int, answer_steps: int) -> Trace:
-    """The trace of one image and one text of that many tokens through the dense model."""
-    shape = shape_of(model)
-    counts = {"vision": (shape.patches, shape.vision_layers), "text": (text_tokens - 1, shape.text_layers)}
-    blocks = []
-    for tower, (tokens, layers) in counts.items():
-        n = torch.tensor([tokens])
-        blocks += [BlockTrace(tower, i, n, n) for i in range(layers)]
-    steps = torch.tensor([answer_steps])
-    return Trace(blocks, torch.zeros(1, dtype=torch.long), steps, steps * (steps + 1) // 2, torch.ones_like(steps))
