@@ -15,7 +15,7 @@ from madtp.cost.shape import Decoder, Shape, Tower, dense_trace
 from madtp.model.presets import config_of
 from madtp.model.shape import shape_of
 from madtp.prune import BlockTrace, Trace
-from madtp.task.vqa import cost
+from madtp.task.base import cost
 from model.tiny import START, Example, batch_of, tiny_examples, tiny_model
 
 GOLDEN = json.loads(golden_file("flops_nlvr_base.json").read_text())

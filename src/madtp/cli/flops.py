@@ -34,13 +34,15 @@ def flops(
     model: ModelOption = None,
     text_tokens: Annotated[
         int,
-        typer.Option("--text-tokens", min=2, help="Tokens of the text (captioning: of the caption), first and last too."),
+        typer.Option(
+            "--text-tokens", min=2, help="Tokens of the text (captioning: of the caption), first and last too."
+        ),
     ] = 12,
     answer_tokens: Annotated[int, typer.Option("--answer-tokens", min=1, help="VQA: decoder steps of the answer.")] = 2,
     data: Annotated[
         str | None, typer.Option("--data", help="Measure the pruned model on this data.", show_default=False)
     ] = None,
-    task: common.TaskOption = "vqa",
+    task: common.TaskOption = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images of --data to measure on.")] = 100,
     as_json: common.JsonOption = False,
@@ -53,7 +55,7 @@ def flops(
 
     from madtp.cost.flops import count
     from madtp.cost.shape import dense_trace
-    from madtp.model.presets import PRESETS, config_of, empty
+    from madtp.model.presets import empty
     from madtp.model.shape import kind_of, shape_of
 
     common.check_task(task)
@@ -61,11 +63,10 @@ def flops(
     if preset:
         if data is not None:
             raise InputError("a preset has no weights to measure", "--data", "give a --model")
-        network, processor, kind = empty(preset), None, PRESETS[preset]
-        shape = shape_of(config_of(preset), kind)
+        network, processor = empty(preset), None
     else:
         network, processor = common.load_model(name)
-        kind, shape = kind_of(network), shape_of(network)
+    task, kind, shape = common.task_of(network, task, name), kind_of(network), shape_of(network)
     check_text(text_tokens, network.config)
     one = count(shape.dense, dense_trace(shape, text_tokens, answer_tokens))
     there = {"vision": shape.vision, "text": shape.text, "match": shape.match, "decoder": shape.decoder}
@@ -76,7 +77,7 @@ def flops(
     if kind in ("retrieval", "clip"):
         gflops["features"] = float(one.features)
     result: dict[str, Any] = {
-        "task": "retrieval" if kind == "clip" else kind,
+        "task": task,
         "model": name,
         "text_tokens": text_tokens,
         "answer_tokens": answer_tokens if kind == "vqa" else None,

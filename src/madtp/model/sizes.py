@@ -1,12 +1,15 @@
-"""Sizes to train from scratch, and the processor that goes with them."""
+"""Sizes of BLIP models to train from scratch, and the processor that goes with them."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 from transformers import BertTokenizer, BlipProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
 from madtp.model.config import MadtpBlipConfig, PruneConfig
 from madtp.model.init import start_vision_tower
@@ -33,6 +36,13 @@ SIZES: dict[str, Size] = {
     "tiny": Size(image=64, patch=4, width=64, heads=2, vision_layers=8, text_layers=3, semantic=32, std=0.08),
     "small": Size(image=128, patch=8, width=256, heads=4, vision_layers=8, text_layers=6, semantic=50, std=0.04),
     "base": Size(image=384, patch=16, width=768, heads=12, vision_layers=12, text_layers=12, semantic=100),
+}
+
+_CLASSES = {
+    "vqa": ("blip", "MadtpBlipForQuestionAnswering"),
+    "reasoning": ("blip_reasoning", "MadtpBlipForVisualReasoning"),
+    "caption": ("blip_caption", "MadtpBlipForConditionalGeneration"),
+    "retrieval": ("blip_retrieval", "MadtpBlipForImageTextRetrieval"),
 }
 
 
@@ -85,8 +95,26 @@ def build_config(size: Size, vocabulary: int) -> MadtpBlipConfig:
     )
 
 
+def find_size(name: str) -> Size:
+    """The size of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in SIZES:
+        raise InputError(f"unknown size {name!r}", "--size", f"one of {', '.join(SIZES)}")
+    return SIZES[name]
+
+
+def build_blip(task: str, size: Size, vocabulary: int) -> Any:
+    """A BLIP model for a task of that size with fresh weights, from torch's random state."""
+    module, name = _CLASSES[task]
+    model = getattr(import_module(f"madtp.model.{module}"), name)(build_config(size, vocabulary))
+    start_vision_tower(model.vision_model)
+    return model
+
+
 def build_vqa(size: Size, vocabulary: int) -> MadtpBlipForQuestionAnswering:
     """A VQA model of that size with fresh weights, from torch's random state."""
-    model = MadtpBlipForQuestionAnswering(build_config(size, vocabulary))
-    start_vision_tower(model.vision_model)
+    model: MadtpBlipForQuestionAnswering = build_blip("vqa", size, vocabulary)
     return model
