@@ -35,7 +35,7 @@ def flops(
     text_tokens: Annotated[
         int,
         typer.Option(
-            "--text-tokens", min=2, help="Tokens of the text (captioning: of the caption), first and last too."
+            "--text-tokens", min=2, help="Tokens of the text, the first and last too."
         ),
     ] = 12,
     answer_tokens: Annotated[int, typer.Option("--answer-tokens", min=1, help="VQA: decoder steps of the answer.")] = 2,
