@@ -11,7 +11,7 @@ import torch
 
 from madtp.cost.flops import count
 from madtp.cost.shape import Shape, Tower, dense_trace
-from madtp.model.presets import config_of
+from madtp.model.presets import PRESETS, config_of
 from madtp.model.shape import shape_of
 from madtp.prune import Trace
 
@@ -19,13 +19,11 @@ QUEUE = 57600  # features in each of the two queues of momentum training
 
 
 def shape(name: str) -> Shape:
-    task = name.rpartition("-")[2]
-    kind = {"nlvr2": "reasoning", "336": "clip"}.get(task, task)
-    return shape_of(config_of(name), kind)
+    return shape_of(config_of(name), PRESETS[name])
 
 
 def norms(tower: Tower, tokens: int, cross: bool = False, extra: int = 1) -> float:
-    """GFLOPs that fvcore gives to a tower's layer norms: two a layer, three with cross-attention, and `extra` outside."""
+    """GFLOPs that fvcore gives to a tower's layer norms: two or three (cross-attention) a layer, and `extra` outside."""
     return 5 * tokens * tower.width * (tower.layers * (3 if cross else 2) + extra) / 1e9
 
 

@@ -157,3 +157,30 @@ class MadtpBlipCaptionOutput(ModelOutput):
     loss_align: Tensor | None = None
     trace: Any = None
     encoded: Any = None
+
+
+@dataclass
+class MadtpCLIPOutput(ModelOutput):
+    """Output of `MadtpCLIPModel.forward`.
+
+    Attributes:
+        loss: `loss_task + alpha * loss_align` (the first alone when dense).
+        logits_per_image: `[b, q]` scaled cosines of images and texts.
+        logits_per_text: `[q, b]` the same.
+        text_embeds: `[q, d]` features of length 1.
+        image_embeds: `[b, d]` features of length 1.
+        loss_task: contrastive loss.
+        loss_align: mean alignment loss of the texts and their images.
+        trace: what the towers did, per instance.
+        encoded: what each tower gave.
+    """
+
+    loss: Tensor | None = None
+    logits_per_image: Tensor | None = None
+    logits_per_text: Tensor | None = None
+    text_embeds: Tensor | None = None
+    image_embeds: Tensor | None = None
+    loss_task: Tensor | None = None
+    loss_align: Tensor | None = None
+    trace: Any = None
+    encoded: Any = None

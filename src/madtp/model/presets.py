@@ -88,6 +88,19 @@ def build(name: str, seed: int = 0) -> Any:
         return class_of(PRESETS[name])(config).eval()
 
 
+def empty(name: str) -> Any:
+    """A model of a preset without any storage, to be looked at.
+
+    Raises:
+        InputError: no such preset.
+    """
+    import torch
+
+    config = config_of(name)
+    with torch.device("meta"):
+        return class_of(PRESETS[name])(config)
+
+
 def _tower(width: int, layers: int, heads: int, mlp: int) -> dict[str, Any]:
     return {
         "hidden_size": width,

@@ -54,6 +54,11 @@ class Ragged:
         start = torch.tensor(self.offsets[:-1], dtype=torch.long, device=self.values.device)
         return self.values.index_select(0, start)
 
+    def last(self) -> Tensor:
+        """`[b, c]` the last token of each instance, of at least one token each."""
+        end = torch.tensor(self.offsets[1:], dtype=torch.long, device=self.values.device)
+        return self.values.index_select(0, end - 1)
+
     def instance(self, i: int) -> Tensor:
         """`[n_i, c]` the tokens of one instance."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]

@@ -103,5 +103,5 @@ def _clip(config: Any, semantic: int) -> Shape:
         vision=_tower(vision, mapped=True, stem=convolution, head=vision.hidden_size * feature),
         text=_tower(text, mapped=True, protected=2, head=text.hidden_size * feature),
         semantic=semantic,
-        semantic_width=text.hidden_size,
+        semantic_width=config.semantic_width or text.hidden_size,
     )
