@@ -27,7 +27,7 @@ class Gaze:
         """Texts that look at `index [q]` (CPU, any order) of `image`; what nobody looks at is left out."""
         looked_at = index.unique()
         if len(looked_at) < len(image.lengths):
-            image, index = image.select(looked_at), torch.searchsorted(looked_at, index)
+            image, index = image.select(looked_at), torch.searchsorted(looked_at, index.contiguous())
         order = None if bool((index.diff() >= 0).all()) else index.argsort(stable=True)
         return cls(image, index, order)
 
