@@ -1,9 +1,7 @@
 """Pictures with captions, for captioning and retrieval: COCO and Flickr30k in Karpathy's file and in BLIP's.
 
-Karpathy's (https://cs.stanford.edu/people/karpathy/deepimagesent/) is one file with all splits; BLIP's is a file a split.
+Karpathy's (https://cs.stanford.edu/people/karpathy/deepimagesent/) is one file with all splits, BLIP's a file a split.
 """
-
-from pathlib import Path
 
 from madtp.data.files import Entry, read_entries
 from madtp.data.gather import Request, group
@@ -25,7 +23,7 @@ def load_karpathy(request: Request) -> Data[CaptionSample]:
     Raises:
         InputError: several such files, a fault in one, or pictures are missing.
     """
-    files = [request.path] if request.path.is_file() else request.annotations(*KARPATHY)
+    files = request.annotations(*KARPATHY)
     if len(files) > 1:
         raise InputError(f"holds {', '.join(file.name for file in files)}", request.path, "give the one file")
     entries = []
@@ -55,12 +53,6 @@ def blip_file(split: str, of: str) -> str:
     return f"{'coco_karpathy' if of == 'coco' else of}_{split}.json"
 
 
-def is_blip(folder: Path, of: str) -> bool:
-    """A folder with BLIP's files of ``coco`` or ``flickr30k``."""
-    request = Request(folder, "caption", "train")
-    return bool(request.annotations(*(blip_file(split, of) for split in ("train", "val", "test"))))
-
-
 def load_blip_captions(request: Request, of: str) -> Data[CaptionSample]:
     """One split of ``coco`` or ``flickr30k`` in BLIP's files: a JSON list of ``{"image", "caption"}``.
 
@@ -69,8 +61,6 @@ def load_blip_captions(request: Request, of: str) -> Data[CaptionSample]:
     Raises:
         InputError: no file of the split, a fault in it, or pictures are missing.
     """
-    files = request.annotations(blip_file(request.split, of))
-    if not files:
-        raise InputError(f"no {blip_file(request.split, of)}", request.path, "BLIP's files have it")
-    groups = group(read_entries(files[0]), lambda entry: [entry.text("image")], lambda entry: entry.texts("caption"))
+    file = request.split_file(blip_file(request.split, of))
+    groups = group(read_entries(file), lambda entry: [entry.text("image")], lambda entry: entry.texts("caption"))
     return request.data(groups, request.roots(*FOLDERS[of]))

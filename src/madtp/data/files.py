@@ -96,7 +96,9 @@ class Entry:
         """
         value = self.get(*names)
         if value is None:
-            raise InputError(f"has no {names[0]!r}", self.where, f"it has {', '.join(map(str, self.fields))}")
+            blank = next((name for name in names if name in self.fields), None)
+            what = f"has no {names[0]!r}" if blank is None else f"{blank!r} is blank"
+            raise InputError(what, self.where, f"it has {', '.join(map(str, self.fields)) or 'nothing'}")
         return self.words(value, names[0])
 
     def texts(self, *names: str) -> list[str]:

@@ -18,6 +18,9 @@ from madtp.errors import InputError
 logger = logging.getLogger(__name__)
 
 VAL_SHARE = 0.1
+ANNOTATIONS = (".", "data", "annotations", "annotation")
+"""Where annotation files may lie, below the folder that is given."""
+
 Names = tuple[str, ...]
 """One picture, or a left and a right one, as annotations name them."""
 
@@ -72,7 +75,7 @@ def report_missing(missing: Sequence[str], where: object, skip_missing: bool, fi
     if missing and skip_missing:
         logger.warning("%s: images that are missing, left out with their texts: %s", where, first(missing))
     elif missing:
-        raise InputError(f"images that are missing: {first(missing)}", where, f"{fix}, or skip what is missing")
+        raise InputError(f"images that are missing: {first(missing)}", where, f"{fix}, or use --skip-missing")
 
 
 def inside(name: str, where: object) -> str:
@@ -109,8 +112,8 @@ def group(
 def picture_id(names: Names) -> str:
     """The name that a data set itself gives to its picture(s), which all its forms then share.
 
-    COCO's number (``COCO_val2014_000000000042.jpg`` -> ``42``), NLVR2's pair (``dev-850-0-img0.png`` and ``-img1.png`` ->
-    ``dev-850-0``), else the file's name without its ending; two of them joined by ``|``.
+    COCO's number (``COCO_val2014_000000000042.jpg`` -> ``42``), NLVR2's pair (``dev-850-0-img0.png`` and ``...-img1.png``
+    -> ``dev-850-0``), else the file's name without its ending; two of them joined by ``|``.
     """
     stems = [PurePosixPath(name).stem for name in names]
     coco = re.fullmatch(r"COCO_\w+_0*(\d+)", stems[0])
@@ -155,9 +158,20 @@ class Request:
         return path.name if path.is_dir() else path.stem
 
     def annotations(self, *names: str) -> list[Path]:
-        """Annotation files of these names (or patterns): in the folder, in its ``annotations`` or ``annotation``."""
-        places = [self.folder, self.folder / "annotations", self.folder / "annotation"]
-        return [file for place in places for name in names for file in sorted(place.glob(name))]
+        """Files of these names: in the folder, in its ``data``, ``annotations`` or ``annotation``; or the one given."""
+        if not self.path.is_dir():
+            return [self.path] if self.path.name in names else []
+        places = [self.path / place for place in ANNOTATIONS]
+        return [place / name for place in places for name in names if (place / name).is_file()]
+
+    def split_file(self, *names: str) -> Path:
+        """The annotation file of the split, which has one of these names. Raises InputError where there is none."""
+        files = self.annotations(*names)
+        if not files and self.path.is_dir():
+            raise InputError(f"no {names[0]}", self.path, f"split {self.split!r} needs it")
+        if not files:
+            raise InputError(f"is not the file of split {self.split!r}", self.path, f"give the folder, or {names[0]}")
+        return files[0]
 
     def roots(self, *more: str) -> list[Path]:
         """Folders that names of pictures may be relative to: the folder, its ``images``, and ``more`` below it."""
@@ -187,7 +201,18 @@ class Request:
         images = Images(*roots, flat=flat, check=self.check_images)
         found = {names: tuple(images.find(name) for name in names) for names in groups}
         report_missing(list(images.missing), self.path, self.skip_missing, f"put them under {roots[0]}")
-        kept = {names: groups[names] for names, files in found.items() if None not in files}
+        return self.assemble(groups, found, name_of=name_of, answers=answers)
+
+    def assemble(
+        self,
+        groups: Mapping[Names, Sequence[Any]],
+        found: Mapping[Names, Sequence[ImageSource | None]],
+        *,
+        name_of: Callable[[Names], str] = picture_id,
+        answers: Sequence[str] | None = None,
+    ) -> Data[Any]:
+        """The split, from its texts and its pictures (None = missing) by name; otherwise as `data`."""
+        kept = {names: texts for names, texts in groups.items() if None not in found[names]}
         if not kept:
             raise InputError(f"nothing is left of split {self.split!r}", self.path, "give its pictures")
         check_ids([text for texts in kept.values() for text in texts], self.path)
@@ -198,8 +223,7 @@ class Request:
             for names, texts in list(kept.items())[: self.limit]
         ]
         if answers is None:
-            places = [self.folder, self.folder / "annotations", self.folder / "annotation"]
-            answers = answer_list(*places) if self.task == "vqa" else ()
+            answers = answer_list(*(self.folder / place for place in ANNOTATIONS)) if self.task == "vqa" else ()
         return Data(tuple(samples), self.name, self.split, tuple(answers))
 
 
@@ -250,3 +274,25 @@ def hold_out(ids: Iterable[str], split: str, where: object, *, test: bool = Fals
     if not parts[split]:
         raise InputError(f"too few pictures for split {split!r}", where, f"give at least {'three' if test else 'two'}")
     return parts[split]
+
+
+def choose_split(parts: Mapping[str, Mapping[Names, Any]], split: str, where: object) -> Mapping[Names, Any]:
+    """The groups of a split, held out by `hold_out` where people's own data does not have it.
+
+    Args:
+        parts: groups by split; under ``""`` those of data that tells no splits, of which val and test are held out.
+            Where there is train but no val, val is held out of train. Test is never made from train.
+        split: "train", "val" or "test".
+        where: for error messages.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    source = "" if "" in parts else split if split == "test" or "val" in parts else "train"
+    if source not in parts:
+        raise InputError(f"no split {split!r}", where, f"it has {', '.join(parts)}")
+    groups = parts[source]
+    if source == "" or ("val" not in parts and source == "train"):
+        chosen = hold_out(map(full_id, groups), split, where, test=source == "")
+        return {names: texts for names, texts in groups.items() if full_id(names) in chosen}
+    return groups

@@ -1,13 +1,12 @@
 """Statements about two pictures: NLVR2 and NLVR in their official files, and NLVR2 in BLIP's.
 
 NLVR2 (https://lil.nlp.cornell.edu/nlvr/): JSON lines; an identifier is ``SPLIT-SET-PAIR-SENTENCE`` and its pictures are
-``SPLIT-SET-PAIR-img0.png`` (left) and ``-img1.png``. NLVR, by the same authors: an identifier is ``SENTENCE-PICTURE``; there
-is one picture, which counts as both.
+``SPLIT-SET-PAIR-img0.png`` (left) and ``-img1.png``. NLVR, by the same authors: an identifier is ``SENTENCE-PICTURE``;
+there is one picture, which counts as both.
 """
 
 import re
 from pathlib import Path, PurePosixPath
-
 
 from madtp.data.files import Entry, read_entries, read_lines
 from madtp.data.gather import Request, group, picture_id
@@ -31,15 +30,15 @@ def identifiers_fit(path: Path, pattern: re.Pattern[str]) -> bool:
     return found is not None and pattern.fullmatch(found[1]) is not None
 
 
-def is_nlvr2(folder: Path) -> bool:
-    """A folder with NLVR2's official files in it or in its ``data``."""
-    files = [place / name for place in (folder, folder / "data") for names in FILES.values() for name in names]
+def is_nlvr2(request: Request) -> bool:
+    """A folder with NLVR2's official files, or one of them."""
+    files = request.annotations(*(name for names in FILES.values() for name in names))
     return any(identifiers_fit(file, NLVR2_ID) for file in files)
 
 
-def is_nlvr(folder: Path) -> bool:
+def is_nlvr(request: Request) -> bool:
     """A folder with NLVR's official splits in it, or one of the splits."""
-    return any(identifiers_fit(_nlvr_file(folder, split), NLVR_ID) for split in NLVR_NAMES)
+    return any(identifiers_fit(_nlvr_file(request.folder, split), NLVR_ID) for split in NLVR_NAMES)
 
 
 def load_nlvr2(request: Request) -> Data[PairSample]:
@@ -48,12 +47,9 @@ def load_nlvr2(request: Request) -> Data[PairSample]:
     Raises:
         InputError: no file of the split, a fault in it, or pictures are missing.
     """
-    places = (request.folder, request.folder / "data")
-    files = [place / name for name in FILES[request.split] for place in places if (place / name).is_file()]
-    if not files:
-        raise InputError(f"no {FILES[request.split][0]}", request.path, f"NLVR2 has it for split {request.split!r}")
+    file = request.split_file(*FILES[request.split])
     # Train's pictures lie in numbered folders, the others' in one folder; its name is that of the file.
-    home = files[0].stem
+    home = file.stem
     roots = [request.folder / place / home for place in ("images", ".")] + request.roots()
 
     def names(entry: Entry) -> list[str]:
@@ -66,7 +62,7 @@ def load_nlvr2(request: Request) -> Data[PairSample]:
         split, of_set, _, sentence = _parts(entry, NLVR2_ID, "dev-850-0-0")
         return _statement(entry, entry.text("identifier"), f"{split}-{of_set}-{sentence}")
 
-    return request.data(group(read_lines(files[0]), names, statement), roots, flat=True)
+    return request.data(group(read_lines(file), names, statement), roots, flat=True)
 
 
 def load_nlvr(request: Request) -> Data[PairSample]:
@@ -95,9 +91,7 @@ def load_blip_nlvr2(request: Request) -> Data[PairSample]:
     Raises:
         InputError: no file of the split, a fault in it, or pictures are missing.
     """
-    files = request.annotations(BLIP_FILES[request.split])
-    if not files:
-        raise InputError(f"no {BLIP_FILES[request.split]}", request.path, "BLIP's files of NLVR2 have it")
+    file = request.split_file(BLIP_FILES[request.split])
 
     def names(entry: Entry) -> list[str]:
         value = entry.get("images")
@@ -108,10 +102,10 @@ def load_blip_nlvr2(request: Request) -> Data[PairSample]:
     def statement(entry: Entry) -> Statement:
         # The sentence has no number here, so its words tell the sentences of a set apart.
         pair = picture_id(tuple(PurePosixPath(name).name for name in names(entry)))
-        name = entry.get("identifier") or f"{files[0].stem}-{entry.place.split()[-1]}"
+        name = entry.get("identifier") or f"{file.stem}-{entry.place.split()[-1]}"
         return _statement(entry, str(name), f"{pair.rpartition('-')[0]}-{entry.text('sentence')}")
 
-    return request.data(group(read_entries(files[0]), names, statement), request.roots("images/images", *BLIP_ROOTS))
+    return request.data(group(read_entries(file), names, statement), request.roots("images/images", *BLIP_ROOTS))
 
 
 def _nlvr_file(folder: Path, split: str) -> Path:

@@ -52,20 +52,18 @@ def load_vqav2(request: Request) -> Data[VqaSample]:
     Raises:
         InputError: no file of the split, a fault in it, questions without answers, or pictures are missing.
     """
-    subtypes = [s for s in SUBTYPES[request.split] if request.annotations(QUESTIONS.format(s))]
-    if not subtypes:
-        name = QUESTIONS.format(SUBTYPES[request.split][0])
-        raise InputError(f"no {name}", request.path, f"VQAv2 has it for split {request.split!r}")
-    questions = read_entries(request.annotations(QUESTIONS.format(subtypes[0]))[0], "questions")
+    file = request.split_file(*(QUESTIONS.format(subtype) for subtype in SUBTYPES[request.split]))
+    questions = read_entries(file, "questions")
+    subtype = next(subtype for subtype in SUBTYPES[request.split] if file.name == QUESTIONS.format(subtype))
     truth: dict[object, Entry] = {}
     if request.split != "test":
-        path = next(iter(request.annotations(ANSWERS.format(subtypes[0]))), request.folder / ANSWERS.format(subtypes[0]))
-        entries = read_entries(path, "annotations", "VQAv2 has it for the answers of this split")
+        path = file.with_name(ANSWERS.format(subtype))
+        entries = read_entries(path, "annotations", "VQAv2 has the answers of this split there")
         truth = {entry.get("question_id"): entry for entry in entries}
         bare = [str(q.get("question_id")) for q in questions if q.get("question_id") not in truth]
         if bare:
             raise InputError(f"questions that have no answers: {first(bare)}", path, "give the files of one version")
-    pictures = subtypes[0].replace("-dev", "")
+    pictures = subtype.replace("-dev", "")
 
     def names(entry: Entry) -> list[str]:
         number = entry.get("image_id")
@@ -102,7 +100,7 @@ def load_vg(request: Request) -> Data[VqaSample]:
         InputError: another split than train, a fault in the file, or pictures are missing.
     """
     _train_only(request)
-    path = request.annotations("question_answers.json")[0] if request.path.is_dir() else request.path
+    path = request.split_file("question_answers.json")
     entries = []
     for picture in read_entries(path):
         asked = picture.get("qas") or []
@@ -142,10 +140,7 @@ def load_blip_vqa(request: Request) -> Data[VqaSample]:
     Raises:
         InputError: no file of the split, a fault in it, or pictures are missing.
     """
-    name = f"vqa_{request.split}.json"
-    files = request.annotations(name)
-    if not files:
-        raise InputError(f"no {name}", request.path, "BLIP's files of VQAv2 have it")
+    file = request.split_file(f"vqa_{request.split}.json")
 
     def question(entry: Entry) -> Question:
         answers = entry.texts("answer")
@@ -153,7 +148,7 @@ def load_blip_vqa(request: Request) -> Data[VqaSample]:
             raise InputError("has no 'answer'", entry.where, "expected a list of answers")
         return make_question(entry, answers, entry.text("question_id"))
 
-    groups = group(read_entries(files[0]), lambda entry: [entry.text("image")], question)
+    groups = group(read_entries(file), lambda entry: [entry.text("image")], question)
     return request.data(groups, request.roots(*COCO))
 
 
@@ -164,7 +159,7 @@ def load_blip_vg(request: Request) -> Data[VqaSample]:
         InputError: another split than train, a fault in the file, or pictures are missing.
     """
     _train_only(request)
-    path = request.annotations("vg_qa.json")[0] if request.path.is_dir() else request.path
+    path = request.split_file("vg_qa.json")
 
     def question(entry: Entry) -> Question:
         answer = next(iter(entry.texts("answer")), None)
