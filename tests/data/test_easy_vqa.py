@@ -9,7 +9,7 @@ from PIL import Image
 
 from madtp.data import Data, load_data
 from madtp.data.easy_vqa import load_easy_vqa, question_kind
-from madtp.data.gather import val_images
+from madtp.data.split import val_images
 from madtp.errors import InputError
 
 N_TRAIN, N_TEST = 23, 3

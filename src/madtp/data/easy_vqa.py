@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from madtp.data.files import first, read_answers, read_json, short
-from madtp.data.gather import hold_out, report_missing
+from madtp.data.gather import report_missing
 from madtp.data.images import ImageFile
 from madtp.data.sample import Data, Question, VqaSample, is_text
+from madtp.data.split import hold_out
 from madtp.errors import InputError
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")

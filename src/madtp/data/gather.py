@@ -1,6 +1,5 @@
-"""From annotations to samples: finding the pictures they name, putting texts to pictures, and holding out a split."""
+"""From annotations to samples: finding the pictures they name, and putting texts to pictures."""
 
-import hashlib
 import logging
 import os
 import re
@@ -17,7 +16,6 @@ from madtp.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-VAL_SHARE = 0.1
 ANNOTATIONS = (".", "data", "annotations", "annotation")
 """Where annotation files may lie, below the folder that is given."""
 
@@ -112,8 +110,8 @@ def group(
 def picture_id(names: Names) -> str:
     """The name that a data set itself gives to its picture(s), which all its forms then share.
 
-    COCO's number (``COCO_val2014_000000000042.jpg`` -> ``42``), NLVR2's pair (``dev-850-0-img0.png`` and ``...-img1.png``
-    -> ``dev-850-0``), else the file's name without its ending; two of them joined by ``|``.
+    COCO's number (``COCO_val2014_000000000042.jpg`` -> ``42``), NLVR2's pair (``dev-850-0-img0.png`` and ``img1`` ->
+    ``dev-850-0``), else the file's name without its ending; two of them joined by ``|``.
     """
     stems = [PurePosixPath(name).stem for name in names]
     coco = re.fullmatch(r"COCO_\w+_0*(\d+)", stems[0])
@@ -243,56 +241,3 @@ def check_ids(texts: Sequence[Any], where: object) -> None:
     twice = [str(name) for name, count in ids.items() if name is not None and count > 1]
     if twice:
         raise InputError(f"ids that several texts have: {first(twice)}", where, "give each its own")
-
-
-def val_images(image_ids: Iterable[str]) -> frozenset[str]:
-    """The tenth of ``image_ids`` (at least one of two or more) that is held out as val.
-
-    They are the ones whose SHA-256 is smallest, so the choice hangs on the ids alone: not on order, seed or process.
-    """
-    ranked = sorted(set(image_ids), key=lambda image_id: hashlib.sha256(image_id.encode()).hexdigest())
-    return frozenset(ranked[: max(round(len(ranked) * VAL_SHARE), min(len(ranked) - 1, 1))])
-
-
-def hold_out(ids: Iterable[str], split: str, where: object, *, test: bool = False) -> frozenset[str]:
-    """Those of ``ids`` that make the split where the data has none: val is `val_images`, train the rest.
-
-    Args:
-        ids: of all pictures.
-        split: "train", "val" or "test".
-        where: for error messages.
-        test: hold out a test split too, a tenth of what is not val.
-
-    Raises:
-        InputError: nothing is left for the split.
-    """
-    every = frozenset(ids)
-    parts = {"val": val_images(every)}
-    rest = every - parts["val"]
-    parts["test"] = val_images(rest) if test else frozenset()
-    parts["train"] = rest - parts["test"]
-    if not parts[split]:
-        raise InputError(f"too few pictures for split {split!r}", where, f"give at least {'three' if test else 'two'}")
-    return parts[split]
-
-
-def choose_split(parts: Mapping[str, Mapping[Names, Any]], split: str, where: object) -> Mapping[Names, Any]:
-    """The groups of a split, held out by `hold_out` where people's own data does not have it.
-
-    Args:
-        parts: groups by split; under ``""`` those of data that tells no splits, of which val and test are held out.
-            Where there is train but no val, val is held out of train. Test is never made from train.
-        split: "train", "val" or "test".
-        where: for error messages.
-
-    Raises:
-        InputError: there is no such split.
-    """
-    source = "" if "" in parts else split if split == "test" or "val" in parts else "train"
-    if source not in parts:
-        raise InputError(f"no split {split!r}", where, f"it has {', '.join(parts)}")
-    groups = parts[source]
-    if source == "" or ("val" not in parts and source == "train"):
-        chosen = hold_out(map(full_id, groups), split, where, test=source == "")
-        return {names: texts for names, texts in groups.items() if full_id(names) in chosen}
-    return groups

@@ -16,9 +16,10 @@ from typing import Any, BinaryIO
 from PIL import Image
 
 from madtp.data.files import Entry, first, parse_json
-from madtp.data.gather import Names, Request, choose_split, report_missing
+from madtp.data.gather import Names, Request, report_missing
 from madtp.data.images import MAX_PIXELS, decode
 from madtp.data.sample import Data
+from madtp.data.split import choose_split
 from madtp.data.table import CAPTIONS, IMAGE_ENDINGS, SPLIT_WORDS, own_question
 from madtp.errors import InputError
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from madtp.data.files import Entry, first, read_table
-from madtp.data.gather import Request, choose_split, full_id, group
+from madtp.data.gather import Request, full_id, group
 from madtp.data.sample import CaptionSample, Data, Question, Statement
+from madtp.data.split import choose_split
 from madtp.data.vqa import make_question
 from madtp.errors import InputError
 
@@ -78,7 +79,7 @@ def _text(task: str) -> Any:
 
 
 def own_question(entry: Entry) -> Question:
-    """A question from the columns ``question``, ``answer`` (``answer2``... or a list ``answers``), ``kind`` and ``id``."""
+    """A question from the columns ``question``, ``answer`` (``answer2``... or a list ``answers``), ``kind``, ``id``."""
     columns = [name for name in entry.fields if re.fullmatch(r"answers?_?\d*", name)]
     answers = [answer for name in columns for answer in entry.texts(name)]
     return make_question(entry, answers, _name(entry))
