@@ -82,11 +82,14 @@ class Entry:
 
     def get(self, *names: str) -> Any:
         """The first of these fields that is there and not blank, else None."""
+        return self._pick(names)[1]
+
+    def _pick(self, names: tuple[str, ...]) -> tuple[str, Any]:
         for name in names:
             value = self.fields.get(name)
             if value is not None and value != "" and value != []:
-                return value
-        return None
+                return name, value
+        return names[0], None
 
     def text(self, *names: str) -> str:
         """The first of these fields that is there, as words with single spaces.
@@ -94,18 +97,18 @@ class Entry:
         Raises:
             InputError: none is there, or it is no text, blank or has half a character.
         """
-        value = self.get(*names)
+        name, value = self._pick(names)
         if value is None:
             blank = next((name for name in names if name in self.fields), None)
-            what = f"has no {names[0]!r}" if blank is None else f"{blank!r} is blank"
+            what = f"has no {name!r}" if blank is None else f"{blank!r} is blank"
             raise InputError(what, self.where, f"it has {', '.join(map(str, self.fields)) or 'nothing'}")
-        return self.words(value, names[0])
+        return self.words(value, name)
 
     def texts(self, *names: str) -> list[str]:
         """The first of these fields, a text or a list of texts; blank ones are left out; none there = empty list."""
-        value = self.get(*names)
+        name, value = self._pick(names)
         values = value if isinstance(value, list) else [] if value is None else [value]
-        return [self.words(text, names[0]) for text in values if not isinstance(text, str) or text.strip()]
+        return [self.words(text, name) for text in values if not isinstance(text, str) or text.strip()]
 
     def words(self, value: object, name: str) -> str:
         """``value`` as words with single spaces; a whole number is written out. Raises InputError."""

@@ -156,8 +156,8 @@ def _texts(task: str, file: Path, key: str, members: Mapping[str, Place]) -> lis
     if task == "vqa":
         asked = entry.get("questions")
         several = asked if isinstance(asked, list) else [entry.fields] if entry.get("question") is not None else []
-        rows = [fields if isinstance(fields, dict) else {} for fields in several]
-        return [own_question(Entry({"id": f"{key}-{k}", **row}, file, f"{key}.json")) for k, row in enumerate(rows)]
+        rows = [Entry(fields if isinstance(fields, dict) else {}, file, entry.place) for fields in several]
+        return [own_question(row, f"{key}-{k}") for k, row in enumerate(rows)]
     if entry.get(*CAPTIONS) is None and ".txt" in members:
         try:
             entry = Entry({"caption": _bytes(file, members[".txt"]).decode("utf-8-sig")}, file, f"{key}.txt")

@@ -78,11 +78,16 @@ def _text(task: str) -> Any:
     return {"vqa": own_question, "reasoning": _statement}.get(task, own_captions)
 
 
-def own_question(entry: Entry) -> Question:
-    """A question from the columns ``question``, ``answer`` (``answer2``... or a list ``answers``), ``kind``, ``id``."""
+def own_question(entry: Entry, name: str | None = None) -> Question:
+    """A question from the columns ``question``, ``answer`` (``answer2``... or a list ``answers``), ``kind``, ``id``.
+
+    Args:
+        entry: the row.
+        name: the question's id where there is no such column; None = file and line.
+    """
     columns = [name for name in entry.fields if re.fullmatch(r"answers?_?\d*", name)]
     answers = [answer for name in columns for answer in entry.texts(name)]
-    return make_question(entry, answers, _name(entry))
+    return make_question(entry, answers, _name(entry, name))
 
 
 def own_captions(entry: Entry) -> list[str]:
@@ -95,8 +100,10 @@ def _statement(entry: Entry) -> Statement:
     return Statement(entry.text(*STATEMENT), entry.label(), _name(entry), group_name, str(entry.get("kind") or ""))
 
 
-def _name(entry: Entry) -> str:
-    return entry.text(*NAME) if entry.get(*NAME) is not None else f"{entry.path.stem}-{entry.place.split()[-1]}"
+def _name(entry: Entry, default: str | None = None) -> str:
+    if entry.get(*NAME) is not None:
+        return entry.text(*NAME)
+    return default or f"{entry.path.stem}-{entry.place.split()[-1]}"
 
 
 def pictures(folder: Path) -> Iterable[str]:
