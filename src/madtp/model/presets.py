@@ -101,6 +101,32 @@ def empty(name: str) -> Any:
         return class_of(PRESETS[name])(config)
 
 
+def random_inputs(kind: str, config: Any, examples: int, text_tokens: int, seed: int = 0) -> dict[str, Any]:
+    """Arguments of `encode` for so many examples: noise for pictures, random words for texts.
+
+    Args:
+        kind: of the model, a key of `madtp.model.shape.CLASSES`.
+        config: of the model.
+        examples: texts, each with its own picture or pictures; in captioning: pictures.
+        text_tokens: of every text, first and last included.
+        seed: of the draw.
+    """
+    import torch
+
+    draw = torch.Generator().manual_seed(seed)
+    side, images = config.vision_config.image_size, examples * (2 if kind == "reasoning" else 1)
+    inputs: dict[str, Any] = {"pixel_values": torch.randn(images, 3, side, side, generator=draw)}
+    if kind == "caption":
+        return inputs
+    last = config.text_config.vocab_size - 1  # CLIP's end of text, and in old configs the highest id
+    inputs["input_ids"] = torch.randint(3, last, (examples, text_tokens), generator=draw)
+    if kind == "clip":
+        end = config.text_config.eos_token_id
+        ids = inputs["input_ids"].masked_fill_(inputs["input_ids"] == end, 3)
+        ids[:, -1] = last if end == 2 else end
+    return inputs | ({"match": True} if kind == "retrieval" else {})
+
+
 def _tower(width: int, layers: int, heads: int, mlp: int) -> dict[str, Any]:
     return {
         "hidden_size": width,
