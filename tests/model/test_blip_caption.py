@@ -1,4 +1,4 @@
-"""Captioning: dense, ours is the stock model, but for padding, which stock gets wrong; pruned, batches do not matter."""
+"""Captioning: dense, ours is the stock model but for padding, which stock gets wrong; pruned, no batch matters."""
 
 from pathlib import Path
 from typing import Any
@@ -82,9 +82,7 @@ def test_dense_equals_stock(
 @torch.no_grad()
 @pytest.mark.parametrize("prompted", [False, True])
 @pytest.mark.parametrize("how", [GREEDY, BEAMS, BEAMS | {"num_return_sequences": 2, "min_length": 9}])
-def test_dense_generates_what_stock_does(
-    pixels: Tensor, prompts: Tensor, prompted: bool, how: dict[str, Any]
-) -> None:
+def test_dense_generates_what_stock_does(pixels: Tensor, prompts: Tensor, prompted: bool, how: dict[str, Any]) -> None:
     stock = tiny_stock_captioner()
     ours = MadtpBlipForConditionalGeneration.from_dense(stock)
     prompt = {"input_ids": prompts, "attention_mask": torch.ones_like(prompts)} if prompted else {}
@@ -136,9 +134,7 @@ def test_stock_attends_to_what_was_pruned_and_ours_does_not(pixels: Tensor, capt
 @torch.no_grad()
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("masked", [True, False])
-def test_prompts_of_unlike_lengths(
-    pixels: Tensor, generator: torch.Generator, side: str, masked: bool
-) -> None:
+def test_prompts_of_unlike_lengths(pixels: Tensor, generator: torch.Generator, side: str, masked: bool) -> None:
     """Each is continued as stock continues it alone; stock itself goes astray: it cuts off padding, too, and
     sets the first token where padding stands."""
     stock = tiny_stock_captioner()
@@ -277,9 +273,7 @@ def test_folders_of_ours_and_of_stock(tmp_path: Path, pixels: Tensor, captions: 
         again = MadtpBlipForConditionalGeneration.from_pretrained(tmp_path / "ours")
         theirs, report = BlipForConditionalGeneration.from_pretrained(tmp_path / "ours", output_loading_info=True)
         stock.save_pretrained(tmp_path / "stock")
-        dense, missing = MadtpBlipForConditionalGeneration.from_pretrained(
-            tmp_path / "stock", output_loading_info=True
-        )
+        dense, missing = MadtpBlipForConditionalGeneration.from_pretrained(tmp_path / "stock", output_loading_info=True)
     assert again.pruning == ours.pruning
     assert torch.allclose(again(pixels, captions).logits, ours(pixels, captions).logits, rtol=0, atol=1e-12)
     assert not report["missing_keys"] and set(report["unexpected_keys"]) == {"madtp_guidance.semantic_tokens"}

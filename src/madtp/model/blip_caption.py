@@ -102,9 +102,7 @@ class MadtpBlipForConditionalGeneration(Pruned, BlipForConditionalGeneration):
             raise ValueError("captions are padded on the right: attention_mask holds a 0 before a 1")
         captions = len(input_ids)
         index = one_image(image_index, len(pixel_values), captions, "captions")
-        encoded = self.encode(
-            pixel_values, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding
-        )
+        encoded = self.encode(pixel_values, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding)
         states, mask = encoded.states()
         if image_index is not None:
             place = index.to(states.device)
