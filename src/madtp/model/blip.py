@@ -49,6 +49,12 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         """The image tower alone, as it prunes now: `[b, 3, height, width]` pixels to ragged tokens."""
         return self.vision_model(pixel_values, self._pruner("vision", Trace(), gather=False, provenance=False))
 
+    @property
+    def word_vectors(self) -> Tensor:
+        """`[vocabulary, c]` the decoder's output word embeddings."""
+        weight: Tensor = self.text_decoder.get_output_embeddings().weight
+        return weight
+
     def encode(
         self,
         input_ids: Tensor,
