@@ -26,6 +26,25 @@ def count_forced(trace: Trace, ids: Tensor, mask: Tensor | None, owner: Tensor |
     trace.decoder_sequences = zero.index_add(0, owner, torch.ones_like(lengths))
 
 
+def ended(written: Tensor, prompt: int, end: int, pad: int) -> tuple[Tensor, Tensor]:
+    """What `generate` wrote with nothing but padding after the end token, and the length of each sequence.
+
+    In some batches the host's beam search repeats the end token of sequences that ended before others.
+
+    Args:
+        written: `[n, l]`.
+        prompt: tokens at the front among which no end token is looked for.
+        end, pad: end and padding token.
+
+    Returns:
+        `[n, m]` as wide as its longest sequence, and `[n]` lengths with prompt and end token, CPU.
+    """
+    hit = written[:, prompt:] == end
+    length = torch.where(hit.any(1), prompt + 1 + hit.long().argmax(1), written.shape[1])
+    after = torch.arange(written.shape[1], device=written.device) >= length[:, None]
+    return written.masked_fill(after, pad)[:, : int(length.max())], length.cpu()
+
+
 def count_generated(trace: Trace, lengths: Tensor, prompt: Tensor, beams: int) -> None:
     """Generation with cached keys and values: the prompt at once, then one token at a time.
 
