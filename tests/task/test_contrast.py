@@ -37,7 +37,7 @@ class Slow:
         out = model.encode(ids, batch["pixel_values"][i : i + 1], align=True)
         return out.image.feature[0], out.text.feature[0], out.alignment[0]
 
-    def probability(self, image: Tensor, text: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def probability(self, image: int, text: int, batch: dict[str, Tensor]) -> Tensor:
         """Log-probabilities of not matching and matching."""
         ids = batch["input_ids"][text][batch["attention_mask"][text].bool()][None].clone()
         ids[0, 0] = ENC
