@@ -37,5 +37,5 @@ def load_data(
         raise InputError(f"{limit} pictures are none", "limit", "use 1 or more")
     if isinstance(source, str) and source.split(":")[0] == "scenes":
         seed, n_train = parse_scenes(source)
-        return load_scenes(split, seed=seed, n_train=n_train, limit=limit)
+        return load_scenes(task, split, seed=seed, n_train=n_train, limit=limit)
     return load_easy_vqa(source, split, limit=limit)

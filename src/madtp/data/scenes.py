@@ -1,4 +1,4 @@
-"""Scenes as a data set: made in memory from a seed, or written to a folder in easy-VQA's form."""
+"""Scenes as data sets of every task: made in memory from a seed, or written to a folder that is read back equal."""
 
 import json
 import logging
@@ -6,16 +6,19 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
-from madtp.data.sample import SPLITS, Data, Question, VqaSample
-from madtp.data.scene import Scene, SceneSettings, Stream, make_scene
+from madtp.data.sample import SPLITS, CaptionSample, Data, PairSample, Question, Sample, Statement, VqaSample
+from madtp.data.scene import CAPTIONS, LEFT, QUESTIONS, RIGHT, STATEMENTS, Scene, SceneSettings, Stream, make_scene
+from madtp.data.scene_captions import describe
 from madtp.data.scene_draw import draw_scene
 from madtp.data.scene_questions import ANSWERS, SceneQuestion, ask
+from madtp.data.scene_statements import state
 from madtp.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -45,40 +48,89 @@ def parse_scenes(source: str) -> tuple[int, int]:
     if word != "scenes" or len(rest) > 2 or not all(re.fullmatch("[0-9]{1,10}", part) for part in rest):
         raise InputError("is not a scenes source", source, "write scenes, scenes:SEED or scenes:SEED:N_TRAIN")
     seed, n_train = [int(part) for part in rest] + [0, N_TRAIN][len(rest) :]
-    _check(seed, n_train)
+    _check("vqa", seed, n_train)
     return seed, n_train
 
 
 def load_scenes(
+    task: str,
     split: str = "train",
     *,
     seed: int = 0,
     n_train: int = N_TRAIN,
     limit: int | None = None,
     settings: SceneSettings | None = None,
-) -> Data[VqaSample]:
+) -> Data[Any]:
     """One split of the scenes of a seed, in memory; pictures are drawn when opened.
 
     Val (500) and test (1000) do not depend on ``n_train``, and a smaller train is the beginning of a larger one.
+    Questions and captions are about the same pictures, statements about pairs of others.
+
+    Args:
+        task: "vqa", "caption" or "retrieval" (captions), "reasoning" (statements about two pictures).
+        split: "train", "val" or "test".
+        seed: seeds everything.
+        n_train: pictures (or pairs) in train.
+        limit: only the first this many samples.
+        settings: how hard the scenes are.
 
     Raises:
-        InputError: ``split``, ``seed`` or ``n_train`` out of range.
+        InputError: ``task``, ``split``, ``seed`` or ``n_train`` out of range.
     """
     settings = settings or SceneSettings()
-    _check(seed, n_train)
+    _check(task, seed, n_train)
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}", "split", f"use one of {', '.join(SPLITS)}")
     n = {"train": n_train, "val": N_VAL, "test": N_TEST}[split]
-    samples = []
+    n = n if limit is None else min(n, limit)
+    samples = tuple(MAKERS[task](seed, split, n, settings))
+    return Data(samples, f"scenes:{seed}:{n_train}", split, ANSWERS if task == "vqa" else ())
+
+
+def _vqa(seed: int, split: str, n: int, settings: SceneSettings) -> Iterator[VqaSample]:
     number = 0
-    for index in range(n if limit is None else min(n, limit)):
+    for index in range(n):
         scene, asked = _scene_and_questions(seed, split, index, settings)
         questions = []
         for question in asked:
             questions.append(Question(question.text, (question.answer,), (1.0,), f"{split}-{number}", question.kind))
             number += 1
-        samples.append(VqaSample(str(index), SceneImage(scene), tuple(questions), len(scene.objects)))
-    return Data(tuple(samples), f"scenes:{seed}:{n_train}", split, ANSWERS)
+        yield VqaSample(str(index), SceneImage(scene), tuple(questions), len(scene.objects))
+
+
+def _captions(seed: int, split: str, n: int, settings: SceneSettings) -> Iterator[CaptionSample]:
+    for index in range(n):
+        scene = make_scene(seed, split, index, settings)
+        captions = describe(scene, Stream(seed, SPLITS.index(split), index, CAPTIONS))
+        yield CaptionSample(str(index), SceneImage(scene), captions, len(scene.objects))
+
+
+def _pairs(seed: int, split: str, n: int, settings: SceneSettings) -> Iterator[PairSample]:
+    """Pairs come in twos that share their statements, each true of one of the two: named as in NLVR2."""
+    for number in range((n + 1) // 2):
+        twos = [
+            (
+                make_scene(seed, split, index, settings, picture=LEFT),
+                make_scene(seed, split, index, settings, picture=RIGHT),
+            )
+            for index in (2 * number, 2 * number + 1)
+        ]
+        stated = state(twos, Stream(seed, SPLITS.index(split), number, STATEMENTS), settings.questions)
+        for k, (left, right) in enumerate(twos[: n - 2 * number]):
+            statements = tuple(
+                Statement(s.text, s.first == (k == 0), f"{split}-{number}-{k}-{j}", f"{split}-{number}-{j}", s.kind)
+                for j, s in enumerate(stated)
+            )
+            objects = len(left.objects) + len(right.objects)
+            yield PairSample(f"{split}-{number}-{k}", (SceneImage(left), SceneImage(right)), statements, objects)
+
+
+MAKERS: Mapping[str, Callable[[int, str, int, SceneSettings], Iterator[Sample]]] = {
+    "vqa": _vqa,
+    "reasoning": _pairs,
+    "caption": _captions,
+    "retrieval": _captions,
+}
 
 
 def write_scenes(
@@ -112,7 +164,7 @@ def write_scenes(
     folder, settings = Path(folder), settings or SceneSettings()
     sizes = {"train": n_train, "val": n_val, "test": n_test}
     for n in sizes.values():
-        _check(seed, n)
+        _check("vqa", seed, n)
     _check_free(folder, overwrite)
     part: Path | None = None
     try:
@@ -150,7 +202,9 @@ def read_scenes(folder: str | Path, split: str = "train") -> dict[str, Scene]:
         raise InputError(f"is not a scenes file: {error}", path) from error
 
 
-def _check(seed: int, n: int) -> None:
+def _check(task: str, seed: int, n: int) -> None:
+    if task not in MAKERS:
+        raise InputError(f"unknown task {task!r}", "scenes", f"use one of {', '.join(MAKERS)}")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed {seed} is out of range", "scenes", "use 0 to 4294967295")
     if not 1 <= n <= 10_000_000:
@@ -160,8 +214,7 @@ def _check(seed: int, n: int) -> None:
 def _scene_and_questions(
     seed: int, split: str, index: int, settings: SceneSettings
 ) -> tuple[Scene, tuple[SceneQuestion, ...]]:
-    # Questions draw from a stream of their own: new wording never moves a shape.
-    stream = Stream(seed, SPLITS.index(split), index, 1)
+    stream = Stream(seed, SPLITS.index(split), index, QUESTIONS)
     scene = make_scene(seed, split, index, settings)
     return scene, ask(scene, stream, settings.questions)
 
