@@ -260,6 +260,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         trace = encoded.trace
         trace.decoder_tokens, trace.decoder_pairs = lengths.sum(-1) + 1, lengths.square().sum(-1) + 1
         trace.decoder_sequences = torch.full((questions,), k + 1)
+        trace.decoder_logits = None
         return best.gather(1, loss.view(questions, k).argmin(1, keepdim=True))[:, 0]
 
 

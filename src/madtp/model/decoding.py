@@ -24,6 +24,7 @@ def count_forced(trace: Trace, ids: Tensor, mask: Tensor | None, owner: Tensor |
     trace.decoder_tokens = zero.index_add(0, owner, lengths)
     trace.decoder_pairs = zero.index_add(0, owner, lengths.square())
     trace.decoder_sequences = zero.index_add(0, owner, torch.ones_like(lengths))
+    trace.decoder_logits = None
 
 
 def ended(written: Tensor, prompt: int, end: int, pad: int) -> tuple[Tensor, Tensor]:
@@ -61,6 +62,7 @@ def count_generated(trace: Trace, lengths: Tensor, prompt: Tensor, beams: int) -
     trace.decoder_tokens = steps.sum(1)
     trace.decoder_pairs = (steps * (steps + 1) // 2 + prompt * (prompt - 1) // 2).sum(1)
     trace.decoder_sequences = torch.full((len(steps),), steps.shape[1])
+    trace.decoder_logits = (steps - prompt + 1).clamp(min=1).sum(1)  # of a prompt, those of its last token alone
 
 
 def asked_for(name: str, generate_kwargs: dict[str, Any], decoder: Any) -> int:
