@@ -18,7 +18,7 @@ from madtp.data.scene import CAPTIONS, LEFT, QUESTIONS, RIGHT, STATEMENTS, Scene
 from madtp.data.scene_captions import describe
 from madtp.data.scene_draw import draw_scene
 from madtp.data.scene_questions import ANSWERS, SceneQuestion, ask
-from madtp.data.scene_statements import state
+from madtp.data.scene_statements import SceneStatement, state
 from madtp.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -106,16 +106,9 @@ def _captions(seed: int, split: str, n: int, settings: SceneSettings) -> Iterato
 
 
 def _pairs(seed: int, split: str, n: int, settings: SceneSettings) -> Iterator[PairSample]:
-    """Pairs come in twos that share their statements, each true of one of the two: named as in NLVR2."""
+    """Pairs come in twos that share one picture and all statements, each true of one: sets, as NLVR2 calls them."""
     for number in range((n + 1) // 2):
-        twos = [
-            (
-                make_scene(seed, split, index, settings, picture=LEFT),
-                make_scene(seed, split, index, settings, picture=RIGHT),
-            )
-            for index in (2 * number, 2 * number + 1)
-        ]
-        stated = state(twos, Stream(seed, SPLITS.index(split), number, STATEMENTS), settings.questions)
+        twos, stated = _two_pairs(seed, split, number, settings)
         for k, (left, right) in enumerate(twos[: n - 2 * number]):
             statements = tuple(
                 Statement(s.text, s.first == (k == 0), f"{split}-{number}-{k}-{j}", f"{split}-{number}-{j}", s.kind)
@@ -123,6 +116,24 @@ def _pairs(seed: int, split: str, n: int, settings: SceneSettings) -> Iterator[P
             )
             objects = len(left.objects) + len(right.objects)
             yield PairSample(f"{split}-{number}-{k}", (SceneImage(left), SceneImage(right)), statements, objects)
+
+
+def _two_pairs(
+    seed: int, split: str, number: int, settings: SceneSettings
+) -> tuple[list[tuple[Scene, Scene]], tuple[SceneStatement, ...]]:
+    stream = Stream(seed, SPLITS.index(split), number, STATEMENTS)
+    for attempt in range(8):  # of two pictures that are all but the same little can be stated
+        lefts, rights = (
+            [make_scene(seed, split, index, settings, side + 16 * attempt) for index in (2 * number, 2 * number + 1)]
+            for side in (LEFT, RIGHT)
+        )
+        shared = stream.choice((lefts, rights))
+        shared[1] = shared[0]
+        twos = list(zip(lefts, rights, strict=True))
+        stated = state(twos, stream, settings.questions)
+        if len(stated) == settings.questions:
+            break
+    return twos, stated
 
 
 MAKERS: Mapping[str, Callable[[int, str, int, SceneSettings], Iterator[Sample]]] = {
