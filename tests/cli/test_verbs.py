@@ -10,11 +10,14 @@ import torch
 from transformers import BertTokenizer
 
 from cli.conftest import Run
+from madtp.cost.shape import dense_trace
 from madtp.data.load import load_data
 from madtp.evaluate import evaluate
 from madtp.model.load import load
+from madtp.model.shape import shape_of
 from madtp.model.sizes import build_vqa
-from madtp.task.vqa import VqaTask, cost, dense_trace
+from madtp.task.base import cost
+from madtp.task.vqa import VqaTask
 from model.test_convert import original
 from small import NANO, contents, processor
 
@@ -130,7 +133,7 @@ def test_flops(madtp: Run, model: Path, data: Path) -> None:
     keys = {"task", "model", "text_tokens", "answer_tokens", "image_tokens", "parameters", "gflops", "temperature"}
     assert set(result) == keys
     network = load(model)
-    _, dense = cost(network, dense_trace(network, 13, 3))
+    _, dense = cost(network, dense_trace(shape_of(network), 13, 3))
     assert result["gflops"]["dense"] == pytest.approx(float(dense.total), rel=1e-12)
     assert sum(result["gflops"]["parts"].values()) == pytest.approx(result["gflops"]["dense"])
     assert result["image_tokens"] == 50 and result["parameters"] == sum(p.numel() for p in network.parameters())

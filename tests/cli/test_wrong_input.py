@@ -271,7 +271,7 @@ def test_a_full_disk(verb: str, madtp: Run, model: Path, data: Path, tmp_path: P
         (("evaluate", "--dtype", "int4"), "--dtype: unknown type 'int4'; use float32 or bfloat16"),
         (("evaluate", "--inference", "guess"), "--inference: unknown inference 'guess'; use generate or rank"),
         (("evaluate", "--split", "dev"), "split: unknown split 'dev'; use one of train, val, test"),
-        (("evaluate", "--task", "dance"), "--task: unknown task 'dance'; use vqa"),
+        (("evaluate", "--task", "dance"), "--task: unknown task 'dance'; use one of vqa, reasoning"),
         (("evaluate", "--limit", "0"), "--limit"),
         (("evaluate", "--batch-size", "0"), "--batch-size"),
         (("evaluate", "--temperature", "-1"), "temperature -1.0 is not above 0"),

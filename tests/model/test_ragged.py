@@ -89,6 +89,14 @@ def test_gradients_reach_tokens_and_nothing_comes_from_padding() -> None:
     assert values.grad.tolist() == [[1, 1]] * 6
 
 
+def test_chosen_instances_some_twice() -> None:
+    x = example()
+    y = x.select(torch.tensor([2, 0, 2]))
+    assert y.lengths.tolist() == [3, 2, 3]
+    assert torch.equal(y.values, torch.cat([x.instance(i) for i in (2, 0, 2)]))
+    assert len(x.select(torch.tensor([], dtype=torch.long)).values) == 0
+
+
 @settings(deadline=None, derandomize=True, max_examples=30)
 @given(lengths=st.lists(st.integers(0, 7), min_size=1, max_size=5))
 def test_padded_and_back(lengths: list[int]) -> None:
