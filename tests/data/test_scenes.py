@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from madtp.data import Data, VqaSample, load_data
-from madtp.data import scenes as module
+from madtp.data import scene_samples as module
 from madtp.data.scene import Scene, SceneSettings, make_scene
 from madtp.data.scene_draw import draw_scene
-from madtp.data.scenes import SceneImage, load_scenes, parse_scenes, read_scenes, write_scenes
+from madtp.data.scene_samples import SceneImage
+from madtp.data.scenes import N_TEST, N_TRAIN, N_VAL, load_scenes, parse_scenes, read_scenes, write_scenes
 from madtp.errors import InputError
 
 SIZES = {"train": 7, "val": 3, "test": 5}
@@ -52,7 +53,7 @@ def test_in_memory() -> None:
 
 
 def test_default_sizes() -> None:
-    assert (module.N_TRAIN, module.N_VAL, module.N_TEST) == (8000, 500, 1000)
+    assert (N_TRAIN, N_VAL, N_TEST) == (8000, 500, 1000)
     assert len(load_data("vqa", "scenes", "val")) == 500
     assert len(load_data("vqa", "scenes", "train", limit=3)) == 3
 

@@ -10,7 +10,6 @@ from madtp.data.scene import COLORS, SHAPES, Scene, SceneObject
 APART = 0.15
 """Two shapes are left or right of (above, below) each other only where their centres are this share of the side apart
 in that direction, and at least half as far as in the other."""
-DIRECTIONS = ("left of", "right of", "above", "below")
 NUMBERS = (
     *("no", "one", "two", "three", "four", "five", "six", "seven", "eight"),
     *("nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen"),
@@ -94,9 +93,9 @@ class Facts:
         return [t for t in things if noun.color in ("", t.color) and noun.shape in ("", t.shape)]
 
     @cached_property
-    def relations(self) -> frozenset[tuple[SceneObject, str, SceneObject]]:
-        """Every (a, one of `DIRECTIONS`, b) that is clear to see."""
-        return frozenset(relations(self.scene.objects))
+    def relations(self) -> dict[tuple[SceneObject, str, SceneObject], None]:
+        """Every (a, "left of", "right of", "above" or "below", b) that is clear to see, in order."""
+        return dict.fromkeys(relations(self.scene.objects))
 
     def names(self, thing: SceneObject) -> list[str]:
         """The noun phrases that mean this object and no other."""
@@ -106,7 +105,7 @@ class Facts:
 
 
 def relations(things: Sequence[SceneObject]) -> Iterator[tuple[SceneObject, str, SceneObject]]:
-    """Every (a, one of `DIRECTIONS`, b) that is clear to see, see `APART`."""
+    """Every (a, "left of", "right of", "above" or "below", b) that is clear to see, see `APART`."""
     for first in things:
         for second in things:
             dx, dy = second.x - first.x, second.y - first.y

@@ -1,28 +1,21 @@
-"""Statements about two pictures: each is asked of two pairs, true of one and false of the other.
+"""Statements about two pictures: each is asked of two pairs that share a picture, true of one and false of the other.
 
-So no statement can be guessed from its words: whatever the text, one half of its uses is true. A coin decides of which
-pair. Mostly both pairs come close to being right: where "both pictures show a red star" is false, one of them does.
+So no statement can be guessed from its words, whatever it says one half of its uses is true; nor from the picture that
+is shared. A coin decides which pair it is true of.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from madtp.data.scene import COLORS, MAX_OBJECTS, SHAPES, Scene, SceneObject, Stream
-from madtp.data.scene_facts import (
-    COLOR_NOUNS,
-    DIRECTIONS,
-    NUMBERS,
-    PAIR_NOUNS,
-    SHAPE_NOUNS,
-    Facts,
-    Noun,
-    plural,
-)
+from madtp.data.scene_facts import NUMBERS, Facts, Noun, plural
 
-NEAR = 0.8
-"""Share of statements chosen among those that come close in both pairs, where there are such."""
+TRIES = 12
+"""How often a statement of one kind is drawn anew before another kind steps in."""
 SIDES = ("left", "right")
 Pair = tuple[Facts, Facts]
+Drawn = tuple[str, Callable[[Facts, Facts], bool | None]]
+"""A statement and whether it is true of a left and a right picture; None: not to be asked of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,136 +27,148 @@ class SceneStatement:
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Whether a statement is true of a pair, and whether it comes close to being the other."""
-
-    true: bool
-    near: bool
-
-
-Judged = tuple[str, Sequence[Verdict | None]]
-"""A statement and what it is in each pair; None: it does not apply, or is too close to call."""
-
-
 def state(pairs: Sequence[tuple[Scene, Scene]], stream: Stream, n: int) -> tuple[SceneStatement, ...]:
     """Up to ``n`` different statements that are true of one of two pairs and false of the other.
 
     Kinds take turns; where the pictures give no occasion for one, others step in.
     """
-    facts = [(Facts(left), Facts(right)) for left, right in pairs]
+    one, other = ((Facts(left), Facts(right)) for left, right in pairs)
     stated: dict[str, SceneStatement] = {}
     kinds: list[str] = []
-    for _ in range(20 * n):
+    for _ in range(6 * n):
         if len(stated) == n:
             break
         kinds = kinds or stream.shuffled(tuple(KINDS))
         kind = kinds.pop()
         first = stream.random() < 0.5
-        near = stream.random() < NEAR
-        fitting: list[tuple[str, bool]] = []
-        for text, (one, other) in KINDS[kind](facts, stream):
-            if text not in stated and one and other and one.true == first and other.true != first:
-                fitting.append((text, one.near and other.near))
-        if fitting:
-            close = [text for text, is_near in fitting if is_near]
-            text = stream.choice(close if near and close else [text for text, _ in fitting])
-            stated[text] = SceneStatement(text, kind, first)
+        pair, false = (one, other) if first else (other, one)
+        side = stream.choice([side for side in (0, 1) if pair[side].scene != false[side].scene] or [0])
+        for _ in range(TRIES):
+            drawn = KINDS[kind](pair, side, stream)
+            if drawn and drawn[0] not in stated and drawn[1](*pair) and drawn[1](*false) is False:
+                stated[drawn[0]] = SceneStatement(drawn[0], kind, first)
+                break
     return tuple(stream.shuffled(tuple(stated.values())))
 
 
-def _nouns(stream: Stream) -> tuple[Noun, ...]:
-    return stream.choice((COLOR_NOUNS, SHAPE_NOUNS, PAIR_NOUNS))
+def _named(thing: SceneObject, stream: Stream, ways: Sequence[str] = ("color", "shape", "both")) -> Noun:
+    """By its colour, by its shape or by both."""
+    way = stream.choice(ways)
+    return Noun("" if way == "shape" else thing.color, "" if way == "color" else thing.shape)
 
 
-def _both(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
+def _noun(pair: Pair, stream: Stream) -> Noun:
+    return _named(stream.choice(stream.choice(pair).scene.objects), stream)
+
+
+def _group(pair: Pair, stream: Stream) -> Noun:
+    """What is often many: all shapes, those of a colour, those of a form."""
+    thing = stream.choice(stream.choice(pair).scene.objects)
+    return Noun() if stream.random() < 0.2 else _named(thing, stream, ("color", "shape"))
+
+
+def _absent(stream: Stream) -> bool | None:
+    """What a statement about things is where they are not there: False, but not to be asked half of the time."""
+    return None if stream.random() < 0.5 else False
+
+
+def _both(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun = _noun(pair, stream)
     wording = stream.choice(("both pictures show {}", "there is {} in both pictures"))
-    for noun in _nouns(stream):
-        shown = [[facts.count(noun) > 0 for facts in pair] for pair in pairs]
-        yield wording.format(noun.one), [Verdict(all(two), any(two)) for two in shown]
+    return wording.format(noun.one), lambda left, right: min(left.count(noun), right.count(noun)) > 0
 
 
-def _one(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
+def _one(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun = _noun(pair, stream)
     wording = stream.choice(("only one of the pictures shows {}", "there is {} in only one of the pictures"))
-    both = stream.random() < 0.5
-    for noun in _nouns(stream):
-        shown = [[facts.count(noun) > 0 for facts in pair] for pair in pairs]
-        # Where it is false it is in both as often as in none.
-        yield wording.format(noun.one), [Verdict(one != other, one != other or one == both) for one, other in shown]
+    both = stream.random() < 0.5  # where it is false, it is in both as often as in none
+
+    def judge(left: Facts, right: Facts) -> bool | None:
+        one, other = left.count(noun) > 0, right.count(noun) > 0
+        return True if one != other else False if one == both else None
+
+    return wording.format(noun.one), judge
 
 
-def _only(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
-    side = stream.below(2)
-    for noun in _nouns(stream):
-        shown = [[facts.count(noun) > 0 for facts in pair] for pair in pairs]
-        verdicts = [Verdict(two[side] and not two[1 - side], any(two)) for two in shown]
-        yield f"only the {SIDES[side]} picture shows {noun.one}", verdicts
+def _only(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun, here = _noun(pair, stream), stream.below(2)
+
+    def judge(*pair: Facts) -> bool:
+        return pair[here].count(noun) > 0 and pair[1 - here].count(noun) == 0
+
+    return f"only the {SIDES[here]} picture shows {noun.one}", judge
 
 
-def _more(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
-    word, side = stream.choice(("more", "fewer")), stream.below(2)
-    for noun in (Noun(), *COLOR_NOUNS, *SHAPE_NOUNS):
-        verdicts = []
-        for pair in pairs:
-            more, fewer = pair[side ^ (word == "fewer")], pair[1 - side ^ (word == "fewer")]
-            counts = more.count(noun), fewer.count(noun)
-            verdicts.append(Verdict(counts[0] > counts[1], min(counts) > 0))
-        yield f"the {SIDES[side]} picture has {word} {noun.many} than the {SIDES[1 - side]}", verdicts
+def _more(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun, here, word = _group(pair, stream), stream.below(2), stream.choice(("more", "fewer"))
+    larger = here if word == "more" else 1 - here
+    text = f"the {SIDES[here]} picture has {word} {noun.many} than the {SIDES[1 - here]}"
+    return text, lambda *pair: pair[larger].count(noun) > pair[1 - larger].count(noun)
 
 
-def _same(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
+def _same(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun = _group(pair, stream)
     wordings = ("both pictures have the same number of {}", "the left picture has as many {} as the right")
-    wording = stream.choice(wordings)
-    for noun in (Noun(), *COLOR_NOUNS, *SHAPE_NOUNS):
-        counts = [[facts.count(noun) for facts in pair] for pair in pairs]
-        verdicts = [Verdict(one == other, min(one, other) > 0) if one or other else None for one, other in counts]
-        yield wording.format(noun.many), verdicts
+    return stream.choice(wordings).format(noun.many), lambda left, right: left.count(noun) == right.count(noun)
 
 
-def _count(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
-    side = stream.below(2)
-    for noun in (Noun(), *_nouns(stream)):
-        counts = [pair[side].count(noun) for pair in pairs]
-        for n in sorted({*counts} - {0}):
-            verdicts = [
-                Verdict(count == n, count == n or abs(count - n) == 1 or pair[1 - side].count(noun) == n)
-                for pair, count in zip(pairs, counts, strict=True)
-            ]
-            yield f"the {SIDES[side]} picture has {noun.numbered(n)}", verdicts
+def _count(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun = stream.choice((_group, _noun))(pair, stream)
+    n = pair[side].count(noun) or 1
+
+    def judge(*pair: Facts) -> bool | None:
+        count = pair[side].count(noun)
+        return count == n if count else None  # that there is none can be told without counting
+
+    return f"the {SIDES[side]} picture has {noun.numbered(n)}", judge
 
 
-def _total(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
-    for noun in (Noun(), *COLOR_NOUNS, *SHAPE_NOUNS):
-        totals = [pair[0].count(noun) + pair[1].count(noun) for pair in pairs]
-        for n in sorted({*totals} - {0, 1}):
-            yield f"there are {noun.numbered(n)} in all", [Verdict(t == n, abs(t - n) <= 2) for t in totals]
+def _total(pair: Pair, side: int, stream: Stream) -> Drawn:
+    noun = _group(pair, stream)
+    n = max(2, sum(facts.count(noun) for facts in pair))
+
+    def judge(left: Facts, right: Facts) -> bool | None:
+        total = left.count(noun) + right.count(noun)
+        return total == n if total else None
+
+    return f"there are {noun.numbered(n)} in all", judge
 
 
-def _color(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
-    for one in SHAPE_NOUNS:
-        for other in SHAPE_NOUNS:
-            verdicts: list[Verdict | None] = []
-            for left, right in pairs:
-                first, second = ({t.color for t in f.those(noun)} for f, noun in ((left, one), (right, other)))
-                verdicts.append(Verdict(not first.isdisjoint(second), True) if first and second else None)
-            yield f"{one.one} in the left picture has the color of {other.one} in the right", verdicts
+def _color(pair: Pair, side: int, stream: Stream) -> Drawn | None:
+    twos = [(a, b) for a in pair[0].scene.objects for b in pair[1].scene.objects if a.color == b.color]
+    if not twos:
+        return None
+    one, other = (Noun(shape=thing.shape) for thing in stream.choice(twos))
+    absent = _absent(stream)
+
+    def judge(left: Facts, right: Facts) -> bool | None:
+        first, second = ({t.color for t in f.those(noun)} for f, noun in ((left, one), (right, other)))
+        return not first.isdisjoint(second) if first and second else absent
+
+    return f"{one.one} in the left picture has the color of {other.one} in the right", judge
 
 
-def _relate(pairs: Sequence[Pair], stream: Stream) -> Iterator[Judged]:
-    side, word, nouns = stream.below(2), stream.choice(DIRECTIONS), stream.choice((COLOR_NOUNS, SHAPE_NOUNS))
-    for one in nouns:
-        for other in nouns:
-            if one != other:
-                verdicts = [_related(pair[side], one, word, other) for pair in pairs]
-                yield f"in the {SIDES[side]} picture {one.one} is {word} {other.one}", verdicts
+def _relate(pair: Pair, side: int, stream: Stream) -> Drawn | None:
+    twos = tuple(pair[side].relations)
+    if not twos:
+        return None
+    a, word, b = stream.choice(twos)
+    one, other = _named(a, stream), _named(b, stream)
+    if one == other:
+        return None
+    absent = _absent(stream)
 
+    def judge(*pair: Facts) -> bool | None:
+        """True where it is clear of two shapes, False where it is true of no two by any measure."""
+        facts = pair[side]
+        twos = [(a, b) for a in facts.those(one) for b in facts.those(other) if a is not b]
+        if any((a, word, b) in facts.relations for a, b in twos):
+            return True
+        if not twos:
+            return absent
+        return False if all(_gap(a, word, b) <= 0 for a, b in twos) else None
 
-def _related(facts: Facts, one: Noun, word: str, other: Noun) -> Verdict | None:
-    """True where it is clear of two shapes, false where it is true of no two by any measure."""
-    gaps = [_gap(a, word, b) for a in facts.those(one) for b in facts.those(other)]
-    if any((a, word, b) in facts.relations for a in facts.those(one) for b in facts.those(other)):
-        return Verdict(true=True, near=True)
-    return None if max(gaps, default=0) > 0 else Verdict(true=False, near=bool(gaps))
+    return f"in the {SIDES[side]} picture {one.one} is {word} {other.one}", judge
 
 
 def _gap(a: SceneObject, word: str, b: SceneObject) -> float:
@@ -172,7 +177,7 @@ def _gap(a: SceneObject, word: str, b: SceneObject) -> float:
     return gap if word in ("left of", "above") else -gap
 
 
-KINDS: Mapping[str, Callable[[Sequence[Pair], Stream], Iterator[Judged]]] = {
+KINDS: Mapping[str, Callable[[Pair, int, Stream], Drawn | None]] = {
     "both": _both,
     "one": _one,
     "only": _only,
