@@ -103,6 +103,8 @@ class RetrievalTask(Task):
         losses = helper(batch["pixel_values"], batch["input_ids"], batch["attention_mask"], batch["image_ids"])
         named = {"itc": losses.itc, "itm": losses.itm, "align": losses.align, "align_momentum": losses.align_momentum}
         logs = {f"loss_{name}": float(value.detach()) for name, value in named.items() if value is not None}
+        if self.clip:  # what CLIP scales its logits by is what was learned here
+            helper.model.logit_scale.data.copy_(-helper.temp.detach().log())
         return losses.total(helper.model.pruning.alpha), logs, losses.trace
 
     @torch.no_grad()
