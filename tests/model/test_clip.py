@@ -309,9 +309,7 @@ def test_no_answer_depends_on_its_batch(settings: dict[str, Any], generator: tor
     images, texts = pictures(7, generator, torch.float64), sentences([0, 29, 5, 13, 1, 29, 38], generator)
     order = torch.randperm(7, generator=generator)
     together = model.encode(*_batch(texts, images, None), align=True, provenance=True)
-    mixed = model.encode(
-        *_batch([texts[i] for i in order], images[order], generator), align=True, provenance=True
-    )
+    mixed = model.encode(*_batch([texts[i] for i in order], images[order], generator), align=True, provenance=True)
     pruned = 0
     for place, i in enumerate(order.tolist()):
         alone = model.encode(*_batch([texts[i]], images[i : i + 1], generator), align=True, provenance=True)

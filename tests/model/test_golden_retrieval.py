@@ -12,8 +12,8 @@ from torch import Tensor
 from goldens import golden_file
 from madtp.model.blip_retrieval import MadtpBlipForImageTextRetrieval
 from madtp.model.config import MadtpBlipConfig, PruneConfig
-from madtp.model.convert_names import SEMANTIC_TOKENS, map_vision_keys
 from madtp.model.convert import vision_sizes
+from madtp.model.convert_names import SEMANTIC_TOKENS, map_vision_keys
 
 TOLERANCE = 1e-4
 META = json.loads(golden_file("meta.json").read_text(encoding="utf-8"))

@@ -74,6 +74,14 @@ class Pruned:
             init.zeros_(module.bias)
 
     @classmethod
+    def _config_of(cls, model: PreTrainedModel, **madtp: Any) -> Any:
+        """Our configuration for the sizes of `model`."""
+        settings = {
+            k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures", "madtp")
+        }
+        return cls.config_class(**settings, madtp=PruneConfig(**madtp).to_dict())  # type: ignore[attr-defined]
+
+    @classmethod
     def from_dense(cls, model: PreTrainedModel, **madtp: Any) -> Self:
         """Wrap a loaded stock model. Its parameters are shared, not copied; the model itself is left as it is.
 
@@ -86,10 +94,7 @@ class Pruned:
         """
         if not isinstance(model, cls.stock_class):
             raise TypeError(f"{cls.__name__}.from_dense takes a {cls.stock_class.__name__}, got {type(model).__name__}")
-        settings = {
-            k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures", "madtp")
-        }
-        config = cls.config_class(**settings, madtp=PruneConfig(**madtp).to_dict())  # type: ignore[attr-defined]
+        config = cls._config_of(model, **madtp)
         with torch.device("meta"):
             ours = cls(config)  # type: ignore[call-arg]
         theirs = dict(model.named_modules())

@@ -33,8 +33,7 @@ class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
         affinity = pruner.guide(x, self.index)
         own, normed = self.self_attn, self.layer_norm1(x.values)
         query, key, value = (
-            part(normed).view(len(normed), own.num_heads, own.head_dim)
-            for part in (own.q_proj, own.k_proj, own.v_proj)
+            part(normed).view(len(normed), own.num_heads, own.head_dim) for part in (own.q_proj, own.k_proj, own.v_proj)
         )
         output, statistics = attend(
             query,

@@ -12,19 +12,23 @@ from madtp.prune import Trace
 
 @dataclass
 class Encoded:
-    """Images and questions after both pruned towers.
+    """Images and texts after the pruned towers.
 
     Attributes:
         image: ragged image tokens, one instance an image.
-        question: ragged question states, one instance a question.
+        question: ragged states of questions or statements, one instance a text; None in captioning.
         trace: what the towers did.
-        alignment: `[q]` alignment loss of each question and its image; None if it was not asked for.
+        alignment: `[q]` alignment loss of each text and its image or images; None if it was not asked for.
     """
 
     image: Ragged
-    question: Ragged
+    question: Ragged | None
     trace: Trace
     alignment: Tensor | None = None
+
+    def states(self) -> tuple[Tensor, Tensor]:
+        """What a decoder attends to, question states or else image tokens: `[q, n, c]` and their `[q, n]` mask."""
+        return (self.image if self.question is None else self.question).padded()
 
 
 @dataclass
@@ -103,6 +107,48 @@ class MadtpBlipVqaOutput(ModelOutput):
         loss_align: mean alignment loss of the questions and their images.
         trace: what the towers did, per instance.
         encoded: the towers' ragged outputs.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    loss_task: Tensor | None = None
+    loss_align: Tensor | None = None
+    trace: Any = None
+    encoded: Any = None
+
+
+@dataclass
+class MadtpBlipReasoningOutput(ModelOutput):
+    """Output of `MadtpBlipForVisualReasoning.forward`.
+
+    Attributes:
+        loss: `loss_task + alpha * loss_align` (the first alone when dense).
+        logits: `[q, 2]` of false and true.
+        loss_task: mean cross-entropy of the statements with a label.
+        loss_align: mean alignment loss of the statements and their images.
+        trace: what the towers did, per instance.
+        encoded: the towers' ragged outputs.
+    """
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+    loss_task: Tensor | None = None
+    loss_align: Tensor | None = None
+    trace: Any = None
+    encoded: Any = None
+
+
+@dataclass
+class MadtpBlipCaptionOutput(ModelOutput):
+    """Output of `MadtpBlipForConditionalGeneration.forward`.
+
+    Attributes:
+        loss: `loss_task`.
+        logits: `[c, l, vocabulary]` next-token logits of the captions.
+        loss_task: the decoder's loss.
+        loss_align: None: there is no text tower to align the image tower with.
+        trace: what the image tower did, per image, and the decoder, per caption.
+        encoded: the image tower's ragged output.
     """
 
     loss: Tensor | None = None

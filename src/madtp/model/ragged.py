@@ -63,14 +63,17 @@ class Ragged:
         """`[n_i, c]` the tokens of one instance."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
 
-    def select(self, index: Tensor) -> "Ragged":
-        """The instances `index [m]`, in that order, some twice maybe."""
-        index = index.cpu()
-        lengths = self.lengths[index]
-        there, here = (self.lengths.cumsum(0) - self.lengths)[index], lengths.cumsum(0) - lengths
-        shift = (there - here).repeat_interleave(lengths)
-        where = (torch.arange(len(shift)) + shift).to(self.values.device)
-        return Ragged(self.values.index_select(0, where), lengths)
+    def positions(self, instances: Tensor) -> Tensor:
+        """Packed positions of the tokens of these instances, in that order; on the device of `values`."""
+        instances = instances.cpu()
+        lengths = self.lengths[instances]
+        start = (self.lengths.cumsum(0) - self.lengths)[instances]
+        shift = (start - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
+        return (torch.arange(len(shift)) + shift).to(self.values.device)
+
+    def select(self, instances: Tensor) -> "Ragged":
+        """These instances, in that order, some twice maybe."""
+        return Ragged(self.values.index_select(0, self.positions(instances)), self.lengths[instances.cpu()])
 
     def with_values(self, values: Tensor) -> "Ragged":
         """Other vectors for the same tokens."""
