@@ -181,7 +181,7 @@ def test_wrong_checkpoints(fault: str, says: str) -> None:
         clip_config(*map_clip_keys(state), heads=HEADS)
 
 
-@pytest.mark.parametrize(("heads", "says"), [(None, "0 heads do not share"), (7, "7 heads do not share the width")])
+@pytest.mark.parametrize(("heads", "says"), [(None, "0 heads do not share"), (7, "7 heads do not share")])
 def test_wrong_heads(heads: int | None, says: str) -> None:
     with pytest.raises(InputError, match=says):
         clip_config(*map_clip_keys(made()), heads=heads)
