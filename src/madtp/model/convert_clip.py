@@ -72,7 +72,8 @@ def map_clip_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Conve
             unknown.append(name)
         else:
             tensor = tensor.float() if tensor.is_floating_point() else tensor
-            out |= _split(new, tensor.T.contiguous() if name in _TRANSPOSED else tensor, name)
+            turned = tensor.T.contiguous() if name in _TRANSPOSED and tensor.dim() == 2 else tensor
+            out |= _split(new, turned, name)
     if unknown:
         raise InputError(f"unknown tensors: {listed(unknown)}", fix=NEEDED)
     semantic = out.get(SEMANTIC_TOKENS)
