@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from madtp.data import Data, load_data
-from madtp.data.easy_vqa import load_easy_vqa, question_kind, val_images
+from madtp.data.easy_vqa import load_easy_vqa, question_kind
+from madtp.data.split import val_images
 from madtp.errors import InputError
 
 N_TRAIN, N_TEST = 23, 3
@@ -136,7 +137,7 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (set_row(5, ["  ", "yes", 1]), "question 5: question and answer must be words"),
     (set_row(5, ["what?", "yes", 1.5]), "question 5: the image id is 1.5"),
     (set_row(5, ["what?", "yes", True]), "question 5: the image id is True"),
-    (set_row(5, ["what?", "yes", 77]), "images that questions name but are missing: 1: 77"),
+    (set_row(5, ["what?", "yes", 77]), "images that are missing: 1: 77"),
     (set_row(5, ["what?", "yes", "../../train/images/0"]), "missing: 1: ../../train/images/0"),
     (drop("test/images/0.png", "test/images/2.png"), "missing: 2: 0, 2"),
     (put("test/scenes.json", "{}"), "scenes.json: is not a scenes file"),

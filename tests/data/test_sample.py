@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from madtp.data import Data, ImageFile, Question, VqaSample, load_data
+from madtp.data import CaptionSample, Data, ImageFile, PairSample, Question, Statement, VqaSample, load_data
 from madtp.errors import InputError
 
 
@@ -26,7 +26,7 @@ def test_data_is_a_sequence_of_pictures() -> None:
 
 @pytest.mark.parametrize(
     ("answers", "weights"),
-    [((), ()), (("a", "a"), (0.5, 0.5)), (("a",), (0.5,)), (("a", "b"), (1.0,)), (("a", "b"), (1.5, -0.5))],
+    [((), (1.0,)), (("a", "a"), (0.5, 0.5)), (("a",), (1.5,)), (("a", "b"), (1.0,)), (("a", "b"), (1.5, -0.5))],
 )
 def test_question_checks_its_answers(answers: tuple[str, ...], weights: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -36,6 +36,17 @@ def test_question_checks_its_answers(answers: tuple[str, ...], weights: tuple[fl
 def test_question_with_several_answers() -> None:
     thirds = (1 / 3, 1 / 3, 1 / 3)
     assert Question("what?", ("a", "b", "c"), thirds, "q").weights == thirds
+    assert Question("what?", ("a",), (0.2,), "q").weights == (0.2,)  # counts for less
+
+
+def test_hidden_counts_what_cannot_be_scored() -> None:
+    image = ImageFile("a.png")
+    questions = (Question("what?", (), (), "1"), Question("what?", ("a",), (1.0,), "2"))
+    statements = tuple(Statement("it is", label, str(label)) for label in (True, False, None, None))
+    assert Data((VqaSample("a", image, questions),), "toy", "test").hidden == 1
+    assert Data((PairSample("a", (image, image), statements),), "toy", "test").hidden == 2
+    captions = tuple(CaptionSample(str(n), image, ("a dog",) * n) for n in (0, 1, 2))
+    assert Data(captions, "toy", "test").hidden == 1
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import pytest
 from PIL import Image
 
 from madtp.data import Data, VqaSample, load_data
-from madtp.data import scenes as module
+from madtp.data import scene_samples as module
 from madtp.data.scene import Scene, SceneSettings, make_scene
 from madtp.data.scene_draw import draw_scene
-from madtp.data.scenes import SceneImage, load_scenes, parse_scenes, read_scenes, write_scenes
+from madtp.data.scene_samples import SceneImage
+from madtp.data.scenes import N_TEST, N_TRAIN, N_VAL, load_scenes, parse_scenes, read_scenes, write_scenes
 from madtp.errors import InputError
 
 SIZES = {"train": 7, "val": 3, "test": 5}
@@ -52,7 +53,7 @@ def test_in_memory() -> None:
 
 
 def test_default_sizes() -> None:
-    assert (module.N_TRAIN, module.N_VAL, module.N_TEST) == (8000, 500, 1000)
+    assert (N_TRAIN, N_VAL, N_TEST) == (8000, 500, 1000)
     assert len(load_data("vqa", "scenes", "val")) == 500
     assert len(load_data("vqa", "scenes", "train", limit=3)) == 3
 
@@ -65,17 +66,17 @@ def test_test_split_does_not_hang_on_the_size_of_train() -> None:
 
 
 def test_splits_and_seeds_differ() -> None:
-    sets = [load_scenes(split, seed=seed, limit=19) for split in SIZES for seed in (0, 1)]
+    sets = [load_scenes("vqa", split, seed=seed, limit=19) for split in SIZES for seed in (0, 1)]
     assert len({scene_of(data, i) for data in sets for i in range(19)}) == 6 * 19
 
 
 def test_settings_reach_scene_and_questions() -> None:
-    data = load_scenes("val", limit=11, settings=SceneSettings(side=32, objects=(2, 2), questions=3))
+    data = load_scenes("vqa", "val", limit=11, settings=SceneSettings(side=32, objects=(2, 2), questions=3))
     assert {(s.objects, len(s.questions), s.image.open().size) for s in data} == {(2, 3, (32, 32))}
 
 
 def test_samples_can_be_sent_to_workers() -> None:
-    data = load_scenes(limit=2)
+    data = load_scenes("vqa", limit=2)
     assert pickle.loads(pickle.dumps(data)) == data
 
 
@@ -84,7 +85,7 @@ def test_written_folder_reads_back_equal(tmp_path: Path) -> None:
     assert sorted(p.name for p in folder.iterdir()) == ["answers.txt", "test", "train", "val"]
     assert [p.name for p in folder.parent.iterdir()] == ["pictures"]
     for split, n in SIZES.items():
-        memory, disk = load_scenes(split, seed=11, limit=n), load_data("vqa", folder, split)
+        memory, disk = load_scenes("vqa", split, seed=11, limit=n), load_data("vqa", folder, split)
         assert facts(memory) == facts(disk)
         assert memory.answers == disk.answers
         assert (len(disk), disk.name, disk.split) == (n, "pictures", split)
@@ -147,7 +148,7 @@ def test_overwrite_replaces_our_own(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds something already"):
         write(tmp_path / "a")
     write(tmp_path / "a", seed=13, overwrite=True)
-    assert facts(load_data("vqa", tmp_path / "a", "val")) == facts(load_scenes("val", seed=13, limit=3))
+    assert facts(load_data("vqa", tmp_path / "a", "val")) == facts(load_scenes("vqa", "val", seed=13, limit=3))
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -195,4 +196,4 @@ def test_numbers_out_of_range(tmp_path: Path, options: dict[str, int]) -> None:
         write_scenes(tmp_path / "a", **options)  # type: ignore[arg-type]
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="unknown split"):
-        load_scenes("dev")
+        load_scenes("vqa", "dev")

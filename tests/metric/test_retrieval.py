@@ -27,7 +27,9 @@ def naive_recalls(images: Tensor, texts: Tensor, text_image: list[int], ks: tupl
         if text_image[j] >= 0:
             hits["img"].append([text_image[j] in order[:k] for k in ks])
     return {
-        f"{way}_r{k}": sum(found[n] for found in rows) / len(rows) for way, rows in hits.items() for n, k in enumerate(ks)
+        f"{way}_r{k}": sum(found[n] for found in rows) / len(rows)
+        for way, rows in hits.items()
+        for n, k in enumerate(ks)
     }
 
 

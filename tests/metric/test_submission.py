@@ -62,7 +62,11 @@ def test_rankings(tmp_path: Path) -> None:
 
 def test_what_no_server_takes(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    for write, rows in ((write_vqa, [("1", "a")] * 2), (write_captions, [("1", "a")] * 2), (write_nlvr2, [("1", True)] * 2)):
+    for write, rows in (
+        (write_vqa, [("1", "a")] * 2),
+        (write_captions, [("1", "a")] * 2),
+        (write_nlvr2, [("1", True)] * 2),
+    ):
         with pytest.raises(InputError, match="two predictions for '1'"):
             write(path, rows)  # type: ignore[operator]
     for identifier in ("a,b", "a\nb", ""):

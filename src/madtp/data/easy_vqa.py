@@ -10,19 +10,18 @@ What lies where::
     */scenes.json               optional, from `madtp.data.scenes.write_scenes`: question kinds and object counts
 """
 
-import hashlib
-import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from madtp.data.files import first, read_answers, read_json, short
+from madtp.data.gather import report_missing
 from madtp.data.images import ImageFile
 from madtp.data.sample import Data, Question, VqaSample, is_text
+from madtp.data.split import hold_out
 from madtp.errors import InputError
 
-VAL_SHARE = 0.1
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
+FOLDER = "an easy-VQA folder holds answers.txt, train and test"
 FORM = "expected [[question, answer, image id], ...]"
 
 
@@ -34,7 +33,9 @@ class _Row:
     image_id: str
 
 
-def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None = None) -> Data[VqaSample]:
+def load_easy_vqa(
+    folder: str | Path, split: str = "train", *, limit: int | None = None, skip_missing: bool = False
+) -> Data[VqaSample]:
     """Load one split of a folder in easy-VQA's form.
 
     Pictures come in the order in which ``questions.json`` first names them. A question's id is the folder it stands in
@@ -45,6 +46,7 @@ def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None
         folder: the folder that holds ``answers.txt`` and the splits.
         split: "train", "val" or "test".
         limit: keep only the first this many pictures; everything is checked all the same.
+        skip_missing: leave out questions whose pictures are not there.
 
     Raises:
         InputError: a file is missing or wrong, a question names a picture that does not exist, or an answer is not
@@ -53,27 +55,25 @@ def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError("no such folder", folder, "give a data folder or 'scenes'")
-    answers = _read_answers(folder / "answers.txt")
+    answers = read_answers(folder / "answers.txt", FOLDER)
     held_out = split != "test" and not (folder / "val").is_dir()
     part = folder / ("train" if held_out else split)
     if not part.is_dir():
-        raise InputError(f"no folder {part.name!r}", folder, "an easy-VQA folder holds answers.txt, train and test")
+        raise InputError(f"no folder {part.name!r}", folder, FOLDER)
 
     rows = _read_questions(part / "questions.json")
     _check_answers(rows, answers, part / "questions.json")
     by_image: dict[str, list[_Row]] = {}
     for row in rows:
         by_image.setdefault(row.image_id, []).append(row)
-    files = _find_images(by_image, part)
+    files = _find_images(by_image, part, skip_missing)
     notes = _read_notes(part, by_image)
     if held_out:
-        chosen = val_images(by_image)
-        by_image = {key: rows for key, rows in by_image.items() if (key in chosen) == (split == "val")}
-        if not by_image:
-            raise InputError(f"too few pictures for split {split!r}", part, "give at least two")
+        chosen = hold_out(by_image, split, part)
+        by_image = {key: rows for key, rows in by_image.items() if key in chosen}
 
     samples = []
-    for image_id in list(by_image)[:limit]:
+    for image_id in [image_id for image_id in by_image if image_id in files][:limit]:
         kinds, objects = notes.get(image_id, (None, None))
         questions = tuple(
             Question(
@@ -86,16 +86,9 @@ def load_easy_vqa(folder: str | Path, split: str = "train", *, limit: int | None
             for k, row in enumerate(by_image[image_id])
         )
         samples.append(VqaSample(image_id, ImageFile(files[image_id]), questions, objects))
+    if not samples:
+        raise InputError(f"nothing is left of split {split!r}", part, "give its pictures")
     return Data(tuple(samples), folder.resolve().name, split, answers)
-
-
-def val_images(image_ids: Iterable[str]) -> frozenset[str]:
-    """The tenth of ``image_ids`` (at least one of two or more) that is held out as val.
-
-    They are the ones whose SHA-256 is smallest, so the choice hangs on the ids alone: not on order, seed or process.
-    """
-    ranked = sorted(set(image_ids), key=lambda image_id: hashlib.sha256(image_id.encode()).hexdigest())
-    return frozenset(ranked[: max(round(len(ranked) * VAL_SHARE), min(len(ranked) - 1, 1))])
 
 
 def question_kind(text: str) -> str:
@@ -110,52 +103,22 @@ def question_kind(text: str) -> str:
     return "exist" if words[:1] == ["is"] and words[-1] == "present" else ""
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise InputError("no such file", path, "an easy-VQA folder holds answers.txt, train and test") from error
-    except UnicodeDecodeError as error:
-        raise InputError("is not UTF-8 text", path) from error
-    except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from error
-
-
-def _read_json(path: Path) -> Any:
-    text = _read_text(path)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"is not JSON: {error.msg} in line {error.lineno}", path) from error
-    except ValueError as error:  # a number of thousands of digits
-        raise InputError("is not JSON that can be read: a number too long", path) from error
-    except RecursionError as error:
-        raise InputError("is not JSON that can be read: nested too deep", path) from error
-
-
-def _read_answers(path: Path) -> tuple[str, ...]:
-    answers = tuple(dict.fromkeys(line.strip() for line in _read_text(path).splitlines() if line.strip()))
-    if not answers:
-        raise InputError("holds no answers", path, "write one answer a line")
-    return answers
-
-
 def _read_questions(path: Path) -> list[_Row]:
-    entries = _read_json(path)
+    entries = read_json(path, FOLDER)
     if not isinstance(entries, list) or not entries:
         raise InputError("holds no list of questions", path, FORM)
     rows = []
     for number, entry in enumerate(entries):
         where = f"{path}, question {number}"
         if not isinstance(entry, list) or len(entry) != 3:
-            raise InputError(f"is {_short(entry)}", where, FORM)
+            raise InputError(f"is {short(entry)}", where, FORM)
         text, answer, image_id = entry
         if not isinstance(text, str) or not isinstance(answer, str) or not text.strip() or not answer.strip():
-            raise InputError(f"question and answer must be words, not {_short(entry)}", where, FORM)
+            raise InputError(f"question and answer must be words, not {short(entry)}", where, FORM)
         if not is_text(text + answer):
             raise InputError("holds half a character", where, "write whole ones")
         if isinstance(image_id, bool) or not isinstance(image_id, int | str):
-            raise InputError(f"the image id is {_short(image_id)}", where, "use a number or a name")
+            raise InputError(f"the image id is {short(image_id)}", where, "use a number or a name")
         rows.append(_Row(number, text.strip(), answer.strip(), str(image_id)))
     return rows
 
@@ -164,11 +127,11 @@ def _check_answers(rows: list[_Row], answers: tuple[str, ...], path: Path) -> No
     known = set(answers)
     wrong = [f"{row.answer!r} (question {row.number})" for row in rows if row.answer not in known]
     if wrong:
-        what = f"answers that answers.txt lacks: {len(wrong)}: {_first(wrong)}"
+        what = f"answers that answers.txt lacks: {first(wrong)}"
         raise InputError(what, path, "add them to answers.txt")
 
 
-def _find_images(by_image: dict[str, list[_Row]], part: Path) -> dict[str, Path]:
+def _find_images(by_image: dict[str, list[_Row]], part: Path, skip_missing: bool) -> dict[str, Path]:
     """Image id -> file. Ids are looked up among the files there are, so none can lead out of the folder."""
     folder = part / "images"
     try:
@@ -177,9 +140,7 @@ def _find_images(by_image: dict[str, list[_Row]], part: Path) -> dict[str, Path]
         raise InputError("no folder of images", folder, "an easy-VQA split holds questions.json and images") from error
     files = {p.stem: p for end in reversed(IMAGE_ENDINGS) for p in present if p.suffix.lower() == end}
     missing = [image_id for image_id in by_image if image_id not in files]
-    if missing:
-        what = f"images that questions name but are missing: {len(missing)}: {_first(missing)}"
-        raise InputError(what, folder, "add the files ID.png or drop the questions")
+    report_missing(missing, folder, skip_missing, "add the files ID.png or drop the questions")
     return files
 
 
@@ -188,7 +149,7 @@ def _read_notes(part: Path, by_image: dict[str, list[_Row]]) -> dict[str, tuple[
     path = part / "scenes.json"
     if not path.exists():
         return {}
-    content = _read_json(path)
+    content = read_json(path, FOLDER)
     try:
         notes = {
             str(entry["image"]): ([str(kind) for kind in entry["kinds"]], len(entry["scene"]["objects"]))
@@ -198,16 +159,6 @@ def _read_notes(part: Path, by_image: dict[str, list[_Row]]) -> dict[str, tuple[
         raise InputError(f"is not a scenes file: {error!r}", path, "write it anew or remove it") from error
     unequal = [i for i, rows in by_image.items() if i not in notes or len(notes[i][0]) != len(rows)]
     if unequal:
-        what = f"does not fit questions.json, images concerned: {len(unequal)}: {_first(unequal)}"
+        what = f"does not fit questions.json, images concerned: {first(unequal)}"
         raise InputError(what, path, "write it anew or remove it")
     return notes
-
-
-def _first(items: list[str], n: int = 5) -> str:
-    shown = [_short(item) if len(item) > 60 else item for item in items[:n]]
-    return ", ".join(shown + ["..."] * (len(items) > n))
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

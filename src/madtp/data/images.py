@@ -4,7 +4,7 @@ import logging
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import IO, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -44,35 +44,46 @@ class ImageFile:
         Raises:
             InputError: the file is missing, unreadable, not an image, cut short, broken or over ``max_pixels``.
         """
-        try:
-            # PIL warns of big pictures only at 89 MP, and only warns; the limit below is ours and is an error.
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-                opened = Image.open(self.path)
-            with opened:
-                self._check_size(opened)
-                opened.load()
-                return _as_rgb(_upright(opened))
-        except InputError:
-            raise
-        except FileNotFoundError as error:
-            raise InputError("no such image", self.path) from error
-        except UnidentifiedImageError as error:
-            raise InputError("is not an image", self.path, "give a PNG, a JPEG or the like") from error
-        except Image.DecompressionBombError as error:
-            raise InputError(f"is over the limit of {self.max_pixels / 1e6:g} million pixels", self.path) from error
-        except IsADirectoryError as error:
-            raise InputError("is a folder, not an image", self.path) from error
-        except PermissionError as error:
-            raise InputError("may not be read", self.path, "check its permissions") from error
-        # PIL's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error.
-        except Exception as error:
-            raise InputError(f"is a broken or cut short image ({error})", self.path, "replace the file") from error
+        return decode(self.path, self.path, self.max_pixels)
 
-    def _check_size(self, image: Image.Image) -> None:
-        if image.width * image.height > self.max_pixels:
-            what = f"{image.width} x {image.height} is over the limit of {self.max_pixels / 1e6:g} million pixels"
-            raise InputError(what, self.path, "make the picture smaller")
+
+def decode(file: str | Path | IO[bytes], where: object, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The picture in a file, a path or an open one, as `ImageFile.open` gives it.
+
+    Args:
+        file: what to read.
+        where: its name for error messages.
+        max_pixels: width x height above which the picture is refused before it is decoded.
+
+    Raises:
+        InputError: as `ImageFile.open`.
+    """
+    try:
+        # PIL warns of big pictures only at 89 MP, and only warns; the limit below is ours and is an error.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(file)
+        with opened:
+            if opened.width * opened.height > max_pixels:
+                what = f"{opened.width} x {opened.height} is over the limit of {max_pixels / 1e6:g} million pixels"
+                raise InputError(what, where, "make the picture smaller")
+            opened.load()
+            return _as_rgb(_upright(opened))
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError("no such image", where) from error
+    except UnidentifiedImageError as error:
+        raise InputError("is not an image", where, "give a PNG, a JPEG or the like") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(f"is over the limit of {max_pixels / 1e6:g} million pixels", where) from error
+    except IsADirectoryError as error:
+        raise InputError("is a folder, not an image", where) from error
+    except PermissionError as error:
+        raise InputError("may not be read", where, "check its permissions") from error
+    # PIL's decoders answer damaged bytes with nearly any exception: OSError, SyntaxError, struct.error.
+    except Exception as error:
+        raise InputError(f"is a broken or cut short image ({error})", where, "replace the file") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -3,7 +3,6 @@
 One sample is what passes the image tower once, so that a picture's questions, statements or captions share that work.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar, overload
@@ -15,7 +14,7 @@ SPLITS = ("train", "val", "test")
 
 def is_text(text: str) -> bool:
     """False for a string with half a character (a lone surrogate), which no tokenizer takes."""
-    return not any("\ud800" <= char <= "\udfff" for char in text)
+    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 class Sample(Protocol):
@@ -51,15 +50,16 @@ class Question:
 
     Args:
         text: the question.
-        answers: distinct reference answers, at least one.
-        weights: one positive weight per answer, sum 1 (one answer: ``(1.0,)``).
+        answers: distinct reference answers, the most given one first; none = not known (a hidden test).
+        weights: one positive weight per answer, sum 1 (one answer: ``(1.0,)``); less for a question that is to count
+            for less in training.
         question_id: unique within the split.
         kind: question type ("count", "color", ...) or "" where the data names none.
         references: the raw human answers for VQA accuracy where there are 10, else empty.
         answer_kind: answer type ("yes/no", "number", "other") or "" where the data names none.
 
     Raises:
-        ValueError: answers repeat or are missing, or the weights do not fit them.
+        ValueError: answers repeat, or the weights do not fit them.
     """
 
     text: str
@@ -71,10 +71,11 @@ class Question:
     answer_kind: str = ""
 
     def __post_init__(self) -> None:
-        if not self.answers or len(set(self.answers)) != len(self.answers):
-            raise ValueError(f"answers: {self.answers!r}, expected at least one and no two the same")
-        if len(self.weights) != len(self.answers) or min(self.weights) <= 0 or not math.isclose(sum(self.weights), 1.0):
-            raise ValueError(f"weights: {self.weights!r}, expected {len(self.answers)} positive numbers that sum to 1")
+        if len(set(self.answers)) != len(self.answers):
+            raise ValueError(f"answers: {self.answers!r}, expected no two the same")
+        fit = len(self.weights) == len(self.answers) and all(weight > 0 for weight in self.weights)
+        if not fit or sum(self.weights) > 1 + 1e-9:
+            raise ValueError(f"weights: {self.weights!r}, expected {len(self.answers)} positive numbers, sum 1 or less")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,3 +208,17 @@ class Data(Sequence[S], Generic[S]):
     def n_texts(self) -> int:
         """Number of questions, statements or captions over all samples."""
         return sum(len(sample.texts) for sample in self.samples)
+
+    @property
+    def hidden(self) -> int:
+        """Number of questions without answer, statements without label and pictures without captions.
+
+        Where it is not 0, the split can be predicted but not scored, nor trained on.
+        """
+        return sum(not _known(text) for sample in self.samples for text in sample.texts or ("",))
+
+
+def _known(text: object) -> bool:
+    if isinstance(text, Question):
+        return bool(text.answers)
+    return text.label is not None if isinstance(text, Statement) else bool(text)

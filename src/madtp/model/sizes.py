@@ -1,15 +1,18 @@
-"""Sizes to train from scratch, and the processor that goes with them."""
+"""Sizes of BLIP models to train from scratch, and the processor that goes with them."""
 
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from transformers import BertTokenizer, BlipProcessor
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
+from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
 from madtp.model.config import MadtpBlipConfig, PruneConfig
 from madtp.model.init import start_vision_tower
+from madtp.model.shape import class_of
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]")
 
@@ -85,8 +88,25 @@ def build_config(size: Size, vocabulary: int) -> MadtpBlipConfig:
     )
 
 
+def find_size(name: str) -> Size:
+    """The size of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in SIZES:
+        raise InputError(f"unknown size {name!r}", "--size", f"one of {', '.join(SIZES)}")
+    return SIZES[name]
+
+
+def build_blip(task: str, size: Size, vocabulary: int) -> Any:
+    """A BLIP model for a task of that size with fresh weights, from torch's random state."""
+    model = class_of(task)(build_config(size, vocabulary))
+    start_vision_tower(model.vision_model)
+    return model
+
+
 def build_vqa(size: Size, vocabulary: int) -> MadtpBlipForQuestionAnswering:
     """A VQA model of that size with fresh weights, from torch's random state."""
-    model = MadtpBlipForQuestionAnswering(build_config(size, vocabulary))
-    start_vision_tower(model.vision_model)
+    model: MadtpBlipForQuestionAnswering = build_blip("vqa", size, vocabulary)
     return model

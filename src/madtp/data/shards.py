@@ -1,0 +1,178 @@
+"""Big collections in tar files (webdataset's form): ``KEY.jpg`` beside ``KEY.json`` or ``KEY.txt``, many in a tar.
+
+The tars are indexed once, by their headers; a picture is read at its place in the tar when it is opened. Nothing is
+unpacked, and order is free, so shards are a data set like any other.
+"""
+
+import glob
+import io
+import re
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+
+from madtp.data.files import Entry, first, parse_json
+from madtp.data.gather import Names, Request, report_missing
+from madtp.data.images import MAX_PIXELS, decode
+from madtp.data.sample import Data
+from madtp.data.split import choose_split
+from madtp.data.table import CAPTIONS, IMAGE_ENDINGS, SPLIT_WORDS, own_question
+from madtp.errors import InputError
+
+RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+Place = tuple[int, int]
+"""Offset and length in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarImage:
+    """A picture in a tar file.
+
+    Args:
+        path: the tar.
+        member: its name in there, for error messages.
+        offset, size: where its bytes lie.
+        max_pixels: as `ImageFile`.
+    """
+
+    path: str | Path
+    member: str
+    offset: int
+    size: int
+    max_pixels: int = MAX_PIXELS
+
+    def open(self) -> Image.Image:
+        """Read and decode it to RGB, as `ImageFile` does. Raises InputError."""
+        where = f"{self.path}, {self.member}"
+        try:
+            with open(self.path, "rb") as file:
+                data = read_at(file, (self.offset, self.size))
+        except OSError as error:
+            raise InputError(f"cannot be read: {error.strerror}", where, "give the shards again") from error
+        if len(data) < self.size:
+            raise InputError("the tar is shorter than when it was indexed", where, "give the whole file")
+        return decode(io.BytesIO(data), where, self.max_pixels)
+
+
+def is_pattern(source: str) -> bool:
+    """Whether ``source`` names several tars: ``shard-{000..010}.tar``, ``*.tar``."""
+    return source.endswith(".tar") and any(sign in source for sign in "{*?")
+
+
+def is_shards(request: Request) -> bool:
+    """A folder with tars, a tar, or a pattern of tars."""
+    path = request.path
+    return any(file.suffix == ".tar" for file in shard_files(path)) if path.is_dir() else path.suffix == ".tar"
+
+
+def shard_files(source: Path) -> list[Path]:
+    """The tars that a folder holds (also in folders named after splits), that a pattern means, or the one file."""
+    if source.is_dir():
+        return sorted(source.glob("*.tar")) + sorted(f for word in SPLIT_WORDS for f in source.glob(f"{word}/*.tar"))
+    names = [source.as_posix()]
+    if span := RANGE.search(names[0]):
+        low, high = span.groups()
+        numbers = [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]
+        names = [names[0][: span.start()] + number + names[0][span.end() :] for number in numbers]
+    return [Path(file) for name in names for file in (sorted(glob.glob(name)) if "*" in name else [name])]
+
+
+def load_shards(request: Request) -> Data[Any]:
+    """Tars of pictures with captions (``KEY.txt``, or ``caption``/``captions`` in ``KEY.json``) or questions (JSON).
+
+    For VQA ``KEY.json`` holds ``question`` and ``answer`` or ``answers``, or a list ``questions`` of such. Splits come
+    from the tars' names (``train-000.tar``) or folders (``train/000.tar``), else val and test are held out.
+
+    Raises:
+        InputError: tars or pictures are missing, no tar file, a fault in a text, or no such split.
+    """
+    files = shard_files(request.path)
+    if not files:
+        fix = "give a folder of .tar files, or a pattern like shard-{000..010}.tar or shard-*.tar"
+        raise InputError("fits no file", request.path, fix)
+    absent = [file.name for file in files if not file.is_file()]
+    if absent and not (request.skip_missing and len(absent) < len(files)):
+        raise InputError(f"shards that are missing: {first(absent)}", request.path, "give them, or use --skip-missing")
+    parts: dict[str, dict[Names, list[Any]]] = {}
+    found: dict[Names, tuple[TarImage | None]] = {}
+    for file in files:
+        part = parts.setdefault(_split(file, request.path), {})
+        for key, members in index(file).items() if file.is_file() else ():
+            names = (f"{file.as_posix()}/{key}",)
+            image = next((name for name in members if name.endswith(IMAGE_ENDINGS)), None)
+            found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
+            part[names] = _texts(request.task, file, key, members)
+    if "" in parts and len(parts) > 1:
+        raise InputError("some tars are named after a split and some not", request.path, "name all or none")
+    groups = choose_split(parts, request.split, request.path)
+    missing = [name for name in groups if found[name][0] is None]
+    report_missing([names[0] for names in missing], request.path, request.skip_missing, "put them beside their texts")
+    return request.assemble(groups, found)
+
+
+def index(path: Path) -> dict[str, dict[str, Place]]:
+    """What a tar holds, by key: ending (``".jpg"``) -> place. Only headers are read.
+
+    A key is a member's name up to the first dot of its last part.
+
+    Raises:
+        InputError: no tar file, compressed, or cut short.
+    """
+    members: dict[str, dict[str, Place]] = {}
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                folder, slash, name = member.name.rpartition("/")
+                stem, dot, ending = name.partition(".")
+                if member.isreg() and not member.issparse() and stem and dot:
+                    place = (member.offset_data, member.size)
+                    members.setdefault(f"{folder}{slash}{stem}", {})[f".{ending.lower()}"] = place
+    except (tarfile.TarError, EOFError) as error:
+        raise InputError(f"is not a whole tar file ({error})", path, "give plain .tar files, not compressed") from error
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", path) from error
+    return members
+
+
+def _split(file: Path, source: Path) -> str:
+    """The split that the tar's name or its folder (below the source) tells, or ``""``."""
+    folder = file.parent.name if file.parent != source else ""
+    words = (folder, re.split("[-_.0-9]", file.name)[0])
+    return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")
+
+
+def _texts(task: str, file: Path, key: str, members: Mapping[str, Place]) -> list[Any]:
+    """The questions or captions beside a picture."""
+    entry = Entry({}, file, key)
+    if ".json" in members:
+        content = parse_json(_bytes(file, members[".json"]), f"{file}, {key}.json")
+        if not isinstance(content, dict):
+            raise InputError("is no JSON object", f"{file}, {key}.json", "expected named fields")
+        entry = Entry(content, file, f"{key}.json")
+    if task == "vqa":
+        asked = entry.get("questions")
+        several = asked if isinstance(asked, list) else [entry.fields] if entry.get("question") is not None else []
+        rows = [Entry(fields if isinstance(fields, dict) else {}, file, entry.place) for fields in several]
+        return [own_question(row, f"{key}-{k}") for k, row in enumerate(rows)]
+    if entry.get(*CAPTIONS) is None and ".txt" in members:
+        try:
+            entry = Entry({"caption": _bytes(file, members[".txt"]).decode("utf-8-sig")}, file, f"{key}.txt")
+        except UnicodeDecodeError as error:
+            raise InputError("is not UTF-8 text", f"{file}, {key}.txt") from error
+    return list(entry.texts(*CAPTIONS))
+
+
+def _bytes(file: Path, place: Place) -> bytes:
+    with file.open("rb") as opened:
+        return read_at(opened, place)
+
+
+def read_at(file: BinaryIO, place: Place) -> bytes:
+    """The bytes at a place of an open file, fewer where it ends before."""
+    offset, size = place
+    file.seek(offset)
+    return file.read(size)
