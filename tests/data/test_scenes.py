@@ -172,7 +172,8 @@ def test_written_statements_are_in_nlvr2s_form(tmp_path: Path) -> None:
         "kind": expected.kind,
         "directory": 0,
     }
-    assert {entry["label"] for entry in map(json.loads, (folder / "dev.json").open())} == {"True", "False"}
+    lines = (folder / "dev.json").read_text().splitlines()
+    assert {json.loads(line)["label"] for line in lines} == {"True", "False"}
     assert (folder / "images" / "train" / "0" / "train-3-0-img1.png").is_file()
     assert (folder / "images" / "dev" / "dev-1-0-img0.png").is_file()
 
