@@ -19,11 +19,11 @@ QUEUE = 57600  # features in each of the two queues of momentum training
 
 
 def shape(name: str) -> Shape:
-    return shape_of(config_of(name), PRESETS[name])
+    return shape_of(config_of(name), PRESETS[name].kind)
 
 
 def norms(tower: Tower, tokens: int, cross: bool = False, extra: int = 1) -> float:
-    """GFLOPs that fvcore gives to a tower's layer norms: two or three (cross-attention) a layer, and `extra` outside."""
+    """GFLOPs that fvcore gives to layer norms: two a layer, three with cross-attention, and `extra` outside."""
     return 5 * tokens * tower.width * (tower.layers * (3 if cross else 2) + extra) / 1e9
 
 

@@ -30,6 +30,16 @@ def test_by_hand() -> None:
     assert mask.dtype == torch.int64
 
 
+def test_instances_in_another_order() -> None:
+    x = example()
+    assert x.positions(torch.tensor([2, 0])).tolist() == [3, 4, 5, 0, 1]
+    y = x.select(torch.tensor([2, 1, 2]))
+    assert y.lengths.tolist() == [3, 1, 3]
+    assert [y.instance(i).tolist() for i in range(3)] == [x.instance(i).tolist() for i in (2, 1, 2)]
+    nothing = x.select(torch.tensor([], dtype=torch.long))
+    assert nothing.values.shape == (0, 2) and nothing.lengths.tolist() == []
+
+
 def test_other_vectors_for_the_same_tokens() -> None:
     x = example()
     y = x.with_values(x.values * 2)

@@ -44,8 +44,9 @@ def train(
     model: Annotated[
         str | None, typer.Option("--model", help="Fine-tune this one instead.", show_default=False)
     ] = None,
-    vision: Annotated[
-        str | None, typer.Option("--vision", help="From scratch but for this model's image tower.", show_default=False)
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="From scratch, but from this model's towers as they fit.", show_default=False),
     ] = None,
     epochs: EpochsOption = 10,
     batch_size: common.BatchOption = 16,
@@ -80,8 +81,8 @@ def train(
     common.check_task(task)
     if (size is None) == (model is None):
         raise InputError("give one of --size and --model", "train", "e.g. --size tiny")
-    if vision is not None and size is None:
-        raise InputError("goes with --size", "--vision", "leave it out: --model has its own image tower")
+    if start is not None and size is None:
+        raise InputError("goes with --size", "--start", "leave it out: --model has its own towers")
     config = TrainConfig(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, tag_epochs=tag_epochs,
@@ -97,28 +98,28 @@ def train(
         load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
     )
     if size is not None:
-        network, processor = fresh(task, size, training, vision, prompt)
+        network, processor = fresh(task, size, training, start, prompt)
     work = common.make_task(task, processor, **options)
     source = {"model": common.resolved(model) if model else None, "size": size, "data": training.name, "limit": limit}
-    source |= {"vision": common.resolved(vision) if vision else None}
+    source |= {"start": common.resolved(start) if start else None}
     title = f"madtp train on {data}"
     result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source)
     common.emit(result, as_json, common.summary(result, f"{out}: best epoch by validation"))
 
 
-def fresh(task: str, size: str, training: Any, vision: str | None, prompt: str | None) -> tuple[Any, Any]:
+def fresh(task: str, size: str, training: Any, start: str | None, prompt: str | None) -> tuple[Any, Any]:
     """A model of that size with fresh weights, from torch's random state, and a processor with the data's words."""
-    from madtp.model.init import take_vision_tower
     from madtp.model.sizes import build_blip, build_processor, find_size
+    from madtp.model.start import take_towers
     from madtp.task.registry import task_class
 
     texts = [*task_class(task).words_of(training), prompt or ""]
     shape = find_size(size)
     processor = build_processor(shape, texts)
     network = build_blip(task, shape, len(processor.tokenizer))
-    if vision is not None:
-        lender, _ = common.load_model(vision)
-        take_vision_tower(network, lender, vision)
+    if start is not None:
+        lender, old = common.load_model(start)
+        take_towers(network, processor.tokenizer.get_vocab(), lender, old.tokenizer.get_vocab(), start)
     return network, processor
 
 

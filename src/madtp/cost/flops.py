@@ -112,7 +112,8 @@ def count(shape: Shape, trace: Trace) -> Flops:
 
 def _as_if(trace: Trace, *, few: int | None) -> Trace:
     """The same inputs and decoding, each tower's first block leaving `few` content tokens; None = all, everywhere."""
-    blocks, entered = [], {}
+    blocks: list[BlockTrace] = []
+    entered: dict[str, Tensor] = {}
     for step in trace.blocks:
         first = entered.setdefault(step.tower, step.tokens_in)
         left = first if few is None else first.clamp(max=few)

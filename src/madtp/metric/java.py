@@ -84,7 +84,9 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> fl
         raise Unavailable("METEOR ended early; it needs 2 GB of memory") from None
 
 
-def _ask_meteor(program: subprocess.Popen[str], candidates: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+def _ask_meteor(
+    program: subprocess.Popen[str], candidates: Sequence[str], references: Sequence[Sequence[str]]
+) -> float:
     """Counts for each caption, then the score for all counts. It answers each line before it reads the next."""
     assert program.stdin is not None and program.stdout is not None
     source, target = program.stdout, program.stdin

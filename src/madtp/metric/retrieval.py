@@ -23,9 +23,7 @@ class Ranking(NamedTuple):
     scores: Float[Tensor, "q k"]
 
 
-def topk_chunked(
-    queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: int, *, chunk: int = 2048
-) -> Ranking:
+def topk_chunked(queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: int, *, chunk: int = 2048) -> Ranking:
     """The ``k`` keys of largest dot product with each query, best first, or all where there are fewer.
 
     Exact. Of equal scores the one of lower index is the better, as a stable sort of the whole row would have it; NaN is

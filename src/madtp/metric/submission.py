@@ -92,7 +92,9 @@ def write_rankings(
     """
     both = {"image_to_text": texts_of_image, "text_to_image": images_of_text}
     ways = (
-        f"{json.dumps(way)}: {{\n" + ",\n".join(f"{_json(key)}: {_json(list(found))}" for key, found in ids.items()) + "\n}"
+        f"{json.dumps(way)}: {{\n"
+        + ",\n".join(f"{_json(key)}: {_json(list(found))}" for key, found in ids.items())
+        + "\n}"
         for way, ids in both.items()
     )
     atomic_write(path, "{\n" + ",\n".join(ways) + "\n}\n")

@@ -10,7 +10,7 @@ from transformers import BlipForQuestionAnswering, BlipTextConfig
 from madtp.model.base import Pruned
 from madtp.model.block import Guidance
 from madtp.model.config import MadtpBlipConfig, PruneConfig
-from madtp.model.decoding import asked_for, count_forced, count_generated
+from madtp.model.decoding import asked_for, count_forced, count_generated, ended
 from madtp.model.gaze import one_image
 from madtp.model.output import Encoded, MadtpBlipVqaOutput
 from madtp.model.ragged import Ragged
@@ -205,8 +205,9 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             **generate_kwargs,
         )
         beams = asked_for("num_beams", generate_kwargs, self.text_decoder)
-        lengths = (out != pad).sum(-1).cpu().view(len(states), -1)
-        count_generated(encoded.trace, lengths, torch.ones(len(states), dtype=torch.long), beams)
+        out, lengths = ended(out, 1, eos, pad)
+        one = torch.ones(len(states), dtype=torch.long)
+        count_generated(encoded.trace, lengths.view(len(states), -1), one, beams)
         return out
 
     @torch.no_grad()
@@ -259,6 +260,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         trace = encoded.trace
         trace.decoder_tokens, trace.decoder_pairs = lengths.sum(-1) + 1, lengths.square().sum(-1) + 1
         trace.decoder_sequences = torch.full((questions,), k + 1)
+        trace.decoder_logits = None
         return best.gather(1, loss.view(questions, k).argmin(1, keepdim=True))[:, 0]
 
 

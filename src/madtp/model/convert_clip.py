@@ -97,7 +97,8 @@ def clip_config(state: Mapping[str, Tensor], info: ConvertedInfo, *, heads: int 
     grid = math.isqrt(max(positions - 1, 0))
     if grid < 1 or grid * grid != positions - 1:
         raise InputError(
-            f"{positions} image positions are not a square of patches and one more", fix="see visual.positional_embedding"
+            f"{positions} image positions are not a square of patches and one more",
+            fix="see visual.positional_embedding",
         )
     vocabulary, width = _shape(state, "text_model.embeddings.token_embedding.weight", 2)
     feature = _shape(state, "visual_projection.weight", 2)[0]

@@ -24,6 +24,26 @@ def count_forced(trace: Trace, ids: Tensor, mask: Tensor | None, owner: Tensor |
     trace.decoder_tokens = zero.index_add(0, owner, lengths)
     trace.decoder_pairs = zero.index_add(0, owner, lengths.square())
     trace.decoder_sequences = zero.index_add(0, owner, torch.ones_like(lengths))
+    trace.decoder_logits = None
+
+
+def ended(written: Tensor, prompt: int, end: int, pad: int) -> tuple[Tensor, Tensor]:
+    """What `generate` wrote with nothing but padding after the end token, and the length of each sequence.
+
+    In some batches the host's beam search repeats the end token of sequences that ended before others.
+
+    Args:
+        written: `[n, l]`.
+        prompt: tokens at the front among which no end token is looked for.
+        end, pad: end and padding token.
+
+    Returns:
+        `[n, m]` as wide as its longest sequence, and `[n]` lengths with prompt and end token, CPU.
+    """
+    hit = written[:, prompt:] == end
+    length = torch.where(hit.any(1), prompt + 1 + hit.long().argmax(1), written.shape[1])
+    after = torch.arange(written.shape[1], device=written.device) >= length[:, None]
+    return written.masked_fill(after, pad)[:, : int(length.max())], length.cpu()
 
 
 def count_generated(trace: Trace, lengths: Tensor, prompt: Tensor, beams: int) -> None:
@@ -42,6 +62,7 @@ def count_generated(trace: Trace, lengths: Tensor, prompt: Tensor, beams: int) -
     trace.decoder_tokens = steps.sum(1)
     trace.decoder_pairs = (steps * (steps + 1) // 2 + prompt * (prompt - 1) // 2).sum(1)
     trace.decoder_sequences = torch.full((len(steps),), steps.shape[1])
+    trace.decoder_logits = (steps - prompt + 1).clamp(min=1).sum(1)  # of a prompt, those of its last token alone
 
 
 def asked_for(name: str, generate_kwargs: dict[str, Any], decoder: Any) -> int:

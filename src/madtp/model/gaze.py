@@ -25,9 +25,9 @@ class Gaze:
     @classmethod
     def of(cls, image: Ragged, index: Tensor) -> "Gaze":
         """Texts that look at `index [q]` (CPU, any order) of `image`; what nobody looks at is left out."""
-        looked_at = index.unique()
+        looked_at, index = index.unique(return_inverse=True)
         if len(looked_at) < len(image.lengths):
-            image, index = image.select(looked_at), torch.searchsorted(looked_at, index.contiguous())
+            image = image.select(looked_at)
         order = None if bool((index.diff() >= 0).all()) else index.argsort(stable=True)
         return cls(image, index, order)
 

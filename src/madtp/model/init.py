@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madtp.errors import InputError
-
 # Strengths of "like attends to like" and of "subtract what you have", as in the paper named below.
 LIKE, LIKE_NOISE, MINUS, MINUS_NOISE = 0.7, 0.7, 0.4, 0.4
 
@@ -66,20 +64,3 @@ def start_vision_tower(tower: Any, position_scale: float = 0.5) -> None:
         embeddings.position_embedding[0, 1:] = sincos_positions(grid, width) * position_scale
     for layer in tower.encoder.layers:
         mimetic_attention(layer.self_attn, layer.self_attn.num_heads)
-
-
-def take_vision_tower(model: Any, lender: Any, source: str) -> None:
-    """Copy the image tower of another model.
-
-    Args:
-        model: receives it.
-        lender: has an image tower of the same kind and sizes.
-        source: what the lender is called, for the error.
-
-    Raises:
-        InputError: its parameters have other names or shapes.
-    """
-    mine, theirs = model.vision_model.state_dict(), lender.vision_model.state_dict()
-    if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
-        raise InputError("its image tower is of another kind or size", source, "choose the --size it was made with")
-    model.vision_model.load_state_dict(theirs)

@@ -1,76 +1,81 @@
 """The paper's full-size models by name: their configs, and models with random weights. No weights are fetched."""
 
 import difflib
+from dataclasses import dataclass
 from typing import Any
 
 from madtp.errors import InputError
-from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.config import MadtpBlipConfig, MadtpCLIPConfig, PruneConfig
 from madtp.model.shape import class_of
 
 SEMANTIC_TOKENS = 100  # K of the paper
 _STD = 0.02  # transformers' default for BLIP's image tower is 1e-10: near zero
 
-# width, layers, heads, mlp of the image tower
-_BLIP_TOWERS = {"base": (768, 12, 12, 3072), "large": (1024, 24, 16, 4096)}
-# what follows the size in the name -> kind of model, image size
-_BLIP_TASKS = {
-    "nlvr2": ("reasoning", 384),
-    "caption": ("caption", 384),
-    "vqa": ("vqa", 480),
-    "retrieval": ("retrieval", 384),
+
+@dataclass(frozen=True)
+class Preset:
+    """A model's sizes.
+
+    Attributes:
+        kind: key of `madtp.model.shape.CLASSES`.
+        image, patch: sides in pixels.
+        vision, text: width, layers, heads and inner width of the MLP of each tower.
+    """
+
+    kind: str
+    image: int
+    patch: int
+    vision: tuple[int, int, int, int]
+    text: tuple[int, int, int, int] = (768, 12, 12, 3072)
+
+
+_BASE, _LARGE = (768, 12, 12, 3072), (1024, 24, 16, 4096)
+_NARROW = (512, 12, 8, 2048)
+_BLIP = {"nlvr2": ("reasoning", 384), "caption": ("caption", 384), "vqa": ("vqa", 480), "retrieval": ("retrieval", 384)}
+
+PRESETS: dict[str, Preset] = {
+    **{f"blip-base-{name}": Preset(kind, image, 16, _BASE) for name, (kind, image) in _BLIP.items()},
+    **{f"blip-large-{name}": Preset(kind, image, 16, _LARGE) for name, (kind, image) in _BLIP.items()},
+    "clip-vit-base-32": Preset("clip", 224, 32, _BASE, _NARROW),
+    "clip-vit-base-16": Preset("clip", 224, 16, _BASE, _NARROW),
+    "clip-vit-large-14": Preset("clip", 224, 14, _LARGE),
+    "clip-vit-large-336": Preset("clip", 336, 14, _LARGE),
 }
-# image tower as above, patch and image size; text tower's width, heads
-_CLIP = {
-    "clip-vit-base-32": ((768, 12, 12, 3072), 32, 224, (512, 8)),
-    "clip-vit-base-16": ((768, 12, 12, 3072), 16, 224, (512, 8)),
-    "clip-vit-large-14": ((1024, 24, 16, 4096), 14, 224, (768, 12)),
-    "clip-vit-large-336": ((1024, 24, 16, 4096), 14, 336, (768, 12)),
-}  # fmt: skip
-
-PRESETS: dict[str, str] = {
-    **{f"blip-{size}-{task}": kind for size in _BLIP_TOWERS for task, (kind, _) in _BLIP_TASKS.items()},
-    **dict.fromkeys(_CLIP, "clip"),
-}
-"""Name -> kind, a key of `madtp.model.shape.CLASSES`."""
 
 
-def check_preset(name: str) -> None:
-    """Raises InputError for a name that is not there."""
+def find_preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        InputError: there is none.
+    """
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=1)
-        fix = f"did you mean {near[0]}?" if near else f"one of {', '.join(PRESETS)}"
+        fix = f"did you mean {near[0]}?" if near else f"use one of {', '.join(PRESETS)}"
         raise InputError(f"unknown preset {name!r}", "--preset", fix)
+    return PRESETS[name]
 
 
-def config_of(name: str) -> Any:
-    """The config of a preset, dense: a `MadtpBlipConfig` or `MadtpCLIPConfig`.
+def config_of(name: str) -> MadtpBlipConfig | MadtpCLIPConfig:
+    """The config of a preset, dense.
 
     Raises:
         InputError: no such preset.
     """
-    check_preset(name)
+    preset = find_preset(name)
+    vision = {**_tower(*preset.vision), "image_size": preset.image, "patch_size": preset.patch}
+    text = _tower(*preset.text)
     madtp = PruneConfig(semantic_tokens=SEMANTIC_TOKENS).to_dict()
-    if PRESETS[name] == "clip":
-        return _clip_config(name, madtp)
-    _, size, task = name.split("-")
-    vision = _tower(*_BLIP_TOWERS[size])
-    text = _tower(*_BLIP_TOWERS["base"])
+    if preset.kind == "clip":
+        feature = {"projection_dim": text["hidden_size"]}
+        vocabulary = {"vocab_size": 49408, "bos_token_id": 49406, "eos_token_id": 49407, "pad_token_id": 49407}
+        text |= {"max_position_embeddings": 77, **vocabulary, **feature}
+        return MadtpCLIPConfig(vision_config=vision | feature, text_config=text, madtp=madtp, **feature)
+    vision["layer_norm_eps"] = 1e-6
+    text |= {"encoder_hidden_size": vision["hidden_size"], "max_position_embeddings": 512, "vocab_size": 30524}
+    text |= {"bos_token_id": 30522, "eos_token_id": 102, "sep_token_id": 102, "pad_token_id": 0, "label_smoothing": 0.1}
     return MadtpBlipConfig(
-        vision_config={**vision, "patch_size": 16, "image_size": _BLIP_TASKS[task][1], "layer_norm_eps": 1e-6},
-        text_config={
-            **text,
-            "encoder_hidden_size": vision["hidden_size"],
-            "vocab_size": 30524,
-            "max_position_embeddings": 512,
-            "bos_token_id": 30522,
-            "eos_token_id": 102,
-            "sep_token_id": 102,
-            "pad_token_id": 0,
-            "label_smoothing": 0.1,
-        },
-        image_text_hidden_size=256,
-        initializer_range=_STD,
-        madtp=madtp,
+        vision_config=vision, text_config=text, image_text_hidden_size=256, initializer_range=_STD, madtp=madtp
     )
 
 
@@ -85,7 +90,7 @@ def build(name: str, seed: int = 0) -> Any:
     config = config_of(name)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return class_of(PRESETS[name])(config).eval()
+        return class_of(PRESETS[name].kind)(config).eval()
 
 
 def empty(name: str) -> Any:
@@ -98,7 +103,7 @@ def empty(name: str) -> Any:
 
     config = config_of(name)
     with torch.device("meta"):
-        return class_of(PRESETS[name])(config)
+        return class_of(PRESETS[name].kind)(config)
 
 
 def random_inputs(kind: str, config: Any, examples: int, text_tokens: int, seed: int = 0) -> dict[str, Any]:
@@ -135,20 +140,3 @@ def _tower(width: int, layers: int, heads: int, mlp: int) -> dict[str, Any]:
         "intermediate_size": mlp,
         "initializer_range": _STD,
     }
-
-
-def _clip_config(name: str, madtp: dict[str, Any]) -> Any:
-    from madtp.model.clip import MadtpCLIPConfig
-
-    vision, patch, image, (width, heads) = _CLIP[name]
-    text = {
-        **_tower(width, 12, heads, 4 * width),
-        "vocab_size": 49408,
-        "max_position_embeddings": 77,
-        "bos_token_id": 49406,
-        "eos_token_id": 49407,
-        "pad_token_id": 49407,
-        "projection_dim": width,
-    }
-    pictures = {**_tower(*vision), "patch_size": patch, "image_size": image, "projection_dim": width}
-    return MadtpCLIPConfig(vision_config=pictures, text_config=text, projection_dim=width, madtp=madtp)

@@ -32,10 +32,8 @@ class PairOutput(nn.Module):
     def forward(self, seen0: Tensor, seen1: Tensor, x: Tensor) -> Tensor:
         """`[t, c]` each: what the tokens gathered from the first image and from the second, and the tokens."""
         first, second = self.dense0(seen0), self.dense1(seen1)
-        if self.merge_layer is None:
-            both = (first + second) / 2
-        else:
-            both = self.merge_layer(torch.cat([first, second], -1))
+        merge = self.merge_layer
+        both = (first + second) / 2 if merge is None else merge(torch.cat([first, second], -1))
         return self.LayerNorm(self.dropout(both) + x)
 
 

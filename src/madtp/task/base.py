@@ -178,7 +178,9 @@ class Task(ABC):
             InputError: the task's texts do not say what is in a picture.
         """
         raise InputError(
-            f"the texts of {self.name} do not say what is in a picture", "--tag-epochs", "start from --vision instead"
+            f"the texts of {self.name} do not say what is in a picture",
+            "--tag-epochs",
+            "use --start instead",
         )
 
     def helper(self, model: Any, seed: int, ramp: int) -> nn.Module | None:

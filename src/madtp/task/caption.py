@@ -9,7 +9,7 @@ from torch import Tensor
 from madtp.data.sample import CaptionSample, Data
 from madtp.model.output import Encoded
 from madtp.prune import Trace
-from madtp.task.base import Batch, Item, Prediction, Task, picture_index
+from madtp.task.base import Batch, Item, Prediction, Task, TaskDataset, picture_index
 from madtp.task.words import Words
 
 PROMPT = "a picture of"
@@ -42,6 +42,7 @@ class CaptionTask(Task):
     ) -> None:
         super().__init__(processor)
         self.prompt, self.beams, self.longest, self.shortest = prompt.strip(), beams, longest, shortest
+        self.slow = True  # METEOR and SPICE too, where they can be had
         self.texts = Words(self.tokenizer, longest_text)
 
     @property
@@ -51,6 +52,11 @@ class CaptionTask(Task):
 
     def _whole(self, caption: str) -> str:
         return f"{self.prompt} {caption}".strip()
+
+    def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> TaskDataset:
+        """The split as a torch data set; after a training one the slow scores are left out."""
+        self.slow = self.slow and not training
+        return super().dataset(data, training=training, **options)
 
     def settings(self) -> dict[str, Any]:
         """The prompt: a resumed run must have the same."""
@@ -136,7 +142,7 @@ class CaptionTask(Task):
         known = [p for p in predictions if p.truth]
         if not known:
             return {}
-        return dict(caption_scores([p.answer for p in known], [p.truth for p in known]).values)
+        return dict(caption_scores([p.answer for p in known], [p.truth for p in known], slow=self.slow).values)
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's; the text is not looked at."""

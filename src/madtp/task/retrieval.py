@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from madtp.data.sample import CaptionSample, Data
-from madtp.metric.retrieval import recall_from_ranking, recalls, topk_chunked
+from madtp.metric.retrieval import Ranking, recalls, recalls_of_rankings, topk_chunked
 from madtp.model.ragged import Ragged
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
@@ -54,6 +54,7 @@ class RetrievalTask(Task):
     def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> Any:
         """The split as a torch data set; in training one caption of a picture an epoch, as pairs are contrasted."""
         if training:
+            self.k_test = 0  # a choice of the best epoch is not worth a match of every candidate
             self._numbers = {sample.image_id: i for i, sample in enumerate(data.samples)}
             options["per_image"] = 1
         return super().dataset(data, training=training, **options)
@@ -139,7 +140,7 @@ class RetrievalTask(Task):
             metrics, best = self._rerank(model, images, texts, tokens, [p.text for p in predictions], owner)
         else:
             metrics = recalls(images, texts, owner)
-            best = topk_chunked(texts, images, 1)[0][:, 0]
+            best = topk_chunked(texts, images, 1).indices[:, 0]
         found = [replace(p, answer=pictures[i], side=()) for p, i in zip(predictions, best.tolist(), strict=True)]
         return found, dict(metrics)
 
@@ -147,18 +148,15 @@ class RetrievalTask(Task):
         self, model: Any, images: Tensor, texts: Tensor, tokens: list[Tensor], captions: list[str], owner: Tensor
     ) -> tuple[dict[str, float], Tensor]:
         """BLIP's way: the best by features, ordered by feature similarity plus the matching head's logit."""
-        k_text, k_image = min(self.k_test, len(texts)), min(self.k_test, len(images))
-        for_image, near_text = topk_chunked(images, texts, k_text)
-        for_text, near_image = topk_chunked(texts, images, k_image)
-        rows = torch.arange(len(images)).repeat_interleave(k_text), torch.arange(len(texts)).repeat_interleave(k_image)
-        for_image_score = near_text + self._match(model, rows[0], for_image.flatten(), tokens, captions).view_as(
-            near_text
-        )
-        for_text_score = near_image + self._match(model, for_text.flatten(), rows[1], tokens, captions).view_as(
-            near_image
-        )
-        metrics = recall_from_ranking(for_image, for_image_score, for_text, for_text_score, owner)
-        return metrics, for_text.gather(1, for_text_score.argmax(1, keepdim=True))[:, 0]
+        found_texts, found_images = topk_chunked(images, texts, self.k_test), topk_chunked(texts, images, self.k_test)
+        picture = torch.arange(len(images))[:, None].expand_as(found_texts.indices)
+        logit = self._match(model, picture.flatten(), found_texts.indices.flatten(), tokens, captions)
+        ranked_texts = Ranking(found_texts.indices, found_texts.scores + logit.view_as(found_texts.scores))
+        text = torch.arange(len(texts))[:, None].expand_as(found_images.indices)
+        logit = self._match(model, found_images.indices.flatten(), text.flatten(), tokens, captions)
+        ranked_images = Ranking(found_images.indices, found_images.scores + logit.view_as(found_images.scores))
+        best = ranked_images.indices.gather(1, ranked_images.scores.argmax(1, keepdim=True))[:, 0]
+        return recalls_of_rankings(ranked_texts, ranked_images, owner), best
 
     def _match(
         self, model: Any, image: Tensor, text: Tensor, tokens: list[Tensor], captions: list[str], chunk: int = 256
