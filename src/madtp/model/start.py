@@ -66,7 +66,7 @@ def _copies(name: str, mine: Mapping[str, Tensor]) -> list[str]:
 
 
 def _as_clip(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """BLIP's image tower in CLIP's names. CLIP's norm before the first block has no counterpart: it gets their scale."""
+    """BLIP's image tower in CLIP's names; CLIP's norm before the first block, which BLIP has not, keeps the scale."""
     out: dict[str, Tensor] = {}
     for name, tensor in theirs.items():
         if not name.startswith("vision_model."):
