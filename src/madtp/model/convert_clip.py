@@ -1,7 +1,7 @@
 """Checkpoints of OpenAI's CLIP and of the public MADTP code for CLIP, in transformers' (and our) names and sizes.
 
-Names are bare (`visual.conv1.weight`), or all of them behind the `module.` of a distributed run. Every pattern is matched
-against the whole name. Sizes are read off the tensors.
+Names are bare (`visual.conv1.weight`), or all of them behind the `module.` of a distributed run. Every pattern is
+matched against the whole name. Sizes are read off the tensors.
 """
 
 import math
