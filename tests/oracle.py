@@ -42,11 +42,21 @@ def column_of(matrix: Sequence[Sequence[float]], k: int) -> list[float]:
 # --- attention -----------------------------------------------------------------------------------------------------
 
 
-def attention(query: Any, key: Any, value: Any) -> tuple[list, list]:
-    """`softmax(q k^T / sqrt(d)) v` of `[tokens, heads, width]`: probabilities `P[h][i][j]` and outputs `o[i][h][d]`."""
+def attention(query: Any, key: Any, value: Any, causal: bool = False) -> tuple[list, list]:
+    """`softmax(q k^T / sqrt(d)) v` of `[tokens, heads, width]`: probabilities `P[h][i][j]` and outputs `o[i][h][d]`.
+
+    `causal`: row i sees the tokens up to i only, and pays the later ones nothing.
+    """
     query, key, value = plain(query), plain(key), plain(value)
     heads, width = len(key[0]), len(key[0][0])
-    probability = [[softmax([dot(q[h], k[h]) / sqrt(width) for k in key]) for q in query] for h in range(heads)]
+    probability = []
+    for h in range(heads):
+        rows = []
+        for i, q in enumerate(query):
+            seen = key[: i + 1] if causal else key
+            row = softmax([dot(q[h], k[h]) / sqrt(width) for k in seen])
+            rows.append(row + [0.0] * (len(key) - len(seen)))
+        probability.append(rows)
     output = [
         [[dot(probability[h][i], [v[h][d] for v in value]) for d in range(width)] for h in range(heads)]
         for i in range(len(query))

@@ -23,16 +23,15 @@ SEED = 3
 @cache
 def scenes(split: str, images: int, questions: int = 2) -> Data:
     """So many pictures with their first so many questions."""
-    data = load_scenes(split, seed=SEED, limit=images)
+    data = load_scenes("vqa", split, seed=SEED, limit=images)
     return replace(data, samples=tuple(replace(s, questions=s.questions[:questions]) for s in data.samples))
 
 
 @cache
 def processor() -> BlipProcessor:
     """With the words of the generated questions and answers, [ENC] and [DEC]."""
-    texts = [
-        question.text for sample in load_scenes("train", seed=SEED, limit=40).samples for question in sample.questions
-    ]
+    samples = load_scenes("vqa", "train", seed=SEED, limit=40)
+    texts = [question.text for sample in samples for question in sample.questions]
     return build_processor(NANO, texts + list(ANSWERS))
 
 

@@ -11,7 +11,8 @@ from madtp.data.sample import Question
 from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, calibrate, evaluate, evaluating, kept_share, measure_reduction
 from madtp.prune import BlockTrace, Trace
-from madtp.task.vqa import Prediction, VqaTask, cost
+from madtp.task.base import Prediction, cost
+from madtp.task.vqa import VqaTask
 from small import PATCHES, nano_model, processor, scenes
 
 CPU = torch.device("cpu")
@@ -128,9 +129,9 @@ def test_accuracy_is_the_share_of_right_answers(monkeypatch: pytest.MonkeyPatch,
 
     def oracle(model: Any, batch: Any, answers: Any = (), provenance: bool = False) -> Any:
         predictions, encoded = predict(model, batch, answers, provenance)
-        said = [p.truth.answers[0] if int(p.question_id.rpartition("-")[2]) % 2 else "wrong" for p in predictions]
+        said = [p.truth.answers[0] if int(p.id.rpartition("-")[2]) % 2 else "wrong" for p in predictions]
         return [
-            Prediction(p.question_id, p.question, answer, p.truth, p.image_id, p.objects)
+            Prediction(p.id, p.text, answer, p.truth, p.image_id, p.objects)
             for p, answer in zip(predictions, said, strict=True)
         ], encoded
 
@@ -177,7 +178,7 @@ def test_measured_reduction_by_hand(fresh: Any, task: VqaTask, ready: list[Any])
     for batch in ready:
         fresh.eval()
         with torch.no_grad():
-            trace = task.expect_answers(fresh.encode(**task.inputs(batch)).trace, batch)
+            trace = task.expect(fresh.encode(**task.inputs(batch)).trace, batch)
         pruned, dense = cost(fresh, trace)
         run += pruned.total.tolist()
         full += dense.total.tolist()

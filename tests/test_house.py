@@ -27,12 +27,13 @@ ROOMS: dict[str, set[str]] = {
     "metric": BASE | SIDE,
     "cost": BASE | SIDE | {"prune"},
     "report": BASE | SIDE | {"prune"},
-    "model": BASE | {"prune"},
+    "model": BASE | {"prune", "cost"},  # the sizes that cost depends on
     "task": BASE | SIDE | {"prune", "model"},
     "evaluate": BASE | SIDE | {"prune", "model", "task"},
     "recipe": BASE | SIDE,
-    "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe"},  # it validates as it goes
-    "cli": BASE | SIDE | {"runtime", "prune", "model", "task", "train", "recipe", "evaluate"},
+    "resume": BASE | SIDE | {"train"},
+    "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
+    "cli": BASE | SIDE | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate"},
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}

@@ -28,7 +28,7 @@ def test_a_warm_up_is_at_least_a_step_and_steps_may_be_few() -> None:
 
 def test_decay_is_for_matrices_alone() -> None:
     model = nano_model()
-    decayed, plain = make_optimizer(model, TrainConfig(weight_decay=0.3)).param_groups
+    decayed, plain = make_optimizer(dict(model.named_parameters()), TrainConfig(weight_decay=0.3)).param_groups
     assert (decayed["weight_decay"], plain["weight_decay"]) == (0.3, 0.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert len(decayed["params"]) + len(plain["params"]) == len(names)

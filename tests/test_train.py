@@ -25,12 +25,13 @@ from madtp.data.load import load_data
 from madtp.errors import InputError
 from madtp.model.load import load
 from madtp.recipe import TrainConfig, learning_rate
+from madtp.resume import LOG, STATE, load_state
 from madtp.task.vqa import VqaTask
-from madtp.train import LOG, STATE, Progress, Trainer
+from madtp.train import Progress, Trainer
 from small import data_folder, nano_model, processor, scenes
 
 # 5 steps an epoch, the last of one image; a checkpoint in mid-epoch at 2, 4, 6 and 8, and one after each validation.
-CONFIG = TrainConfig(epochs=2, batch_size=3, questions=1, lr=3e-3, shift=1, seed=7, save_every=2)
+CONFIG = TrainConfig(epochs=2, batch_size=3, texts=1, lr=3e-3, shift=1, seed=7, save_every=2)
 BUDGETS: dict[str, tuple[TrainConfig, dict[str, Any]]] = {
     "dense": (CONFIG, {}),
     "madtp": (replace(CONFIG, reductions=(0.5,)), {}),
@@ -159,7 +160,7 @@ def test_of_the_log_only_lines_up_to_the_checkpoint_stay(stopped: Path, tmp_path
     kept = (tmp_path / LOG).read_text()
     with open(tmp_path / LOG, "a") as file:
         file.write('{"step": 3, "epoch": 0}\n{"done": true}\n{"step": 4, "epo')
-    start(tmp_path, CONFIG)._load()
+    load_state(start(tmp_path, CONFIG))
     assert (tmp_path / LOG).read_text() == kept and json.loads(kept)["step"] == 1
 
 
@@ -237,9 +238,9 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pyte
     trainer = start(tmp_path, CONFIG, report=None)
     loss, calls = trainer.task.loss, [0]
 
-    def spoilt(model: Any, batch: Any) -> Any:
+    def spoilt(model: Any, batch: Any, helper: Any) -> Any:
         calls[0] += 1
-        value, logs, trace = loss(model, batch)
+        value, logs, trace = loss(model, batch, helper)
         return value * (math.nan if calls[0] == 4 else 1.0), logs, trace
 
     monkeypatch.setattr(trainer.task, "loss", spoilt)
@@ -439,14 +440,14 @@ def test_validation_and_test_images_are_never_trained_on(tmp_path: Path, monkeyp
     task, seen = VqaTask(processor()), list[list[str]]()
     loss = task.loss
 
-    def recording(model: Any, batch: Any) -> Any:
+    def recording(model: Any, batch: Any, helper: Any) -> Any:
         seen.append([sample.image_id for sample in batch["samples"]])
-        assert len(batch["image_index"]) == len(batch["questions"]) == 3 * len(batch["samples"])
-        return loss(model, batch)
+        assert len(batch["image_index"]) == len(batch["texts"]) == 3 * len(batch["samples"])
+        return loss(model, batch, helper)
 
     monkeypatch.setattr(task, "loss", recording)
     (tmp_path / "run").mkdir()
-    config = replace(CONFIG, batch_size=4, questions=3)
+    config = replace(CONFIG, batch_size=4, texts=3)
     Trainer(nano_model(), task, training, val, tmp_path / "run", config, None, "cpu").run()
     assert [len(ids) for ids in seen] == [4, 4, 2] * 2
     epochs = [list(chain(*seen[:3])), list(chain(*seen[3:]))]
@@ -481,7 +482,7 @@ def test_fewer_validation_images_if_asked(tmp_path: Path) -> None:
 def test_accumulated_batches_make_one_step(tmp_path: Path) -> None:
     """Nothing moves before the second of two batches, then all at once."""
     moved: list[bool] = []
-    trainer = start(tmp_path, replace(CONFIG, accumulate=2, questions=0))
+    trainer = start(tmp_path, replace(CONFIG, accumulate=2, texts=0))
     before = {name: value.clone() for name, value in trainer.bare.state_dict().items()}
     trainer.report = lambda _: moved.append(not same(before, trainer.bare.state_dict()))
     trainer._epoch(0)

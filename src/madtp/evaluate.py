@@ -17,8 +17,9 @@ from madtp.cost.flops import count_dense, count_least, reduction
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
+from madtp.model.shape import shape_of
 from madtp.prune import METHODS, Trace
-from madtp.task.vqa import Batch, Prediction, VqaTask, cost, shape_of
+from madtp.task.base import Batch, Prediction, Task, cost
 
 Advance = Callable[[int], None]
 
@@ -28,8 +29,8 @@ class Evaluation:
     """What a model answers on a split, and what that took.
 
     Attributes:
-        metrics: name -> value, accuracy in [0, 1].
-        gflops, dense: `[q]` GFLOPs of each question with its image, as run and of the dense model.
+        metrics: name -> value, accuracy in [0, 1]; empty where the split has no truth.
+        gflops, dense: `[q]` GFLOPs of each text with its image(s), as run and of the dense model.
         kept: `[q]` mean share of the image's patches that a block works on after its pruning step.
         per_block: mean content tokens out of each vision block.
         predictions: in the data's order.
@@ -60,10 +61,10 @@ class Evaluation:
         return {str(n): sum(some) / len(some) for n, some in sorted(shares.items())}
 
     def by_kind(self) -> dict[str, int]:
-        """Questions by kind, where the data names kinds."""
+        """Texts by kind, where the data names kinds."""
         kinds: dict[str, int] = defaultdict(int)
         for prediction in self.predictions:
-            kinds[prediction.truth.kind] += 1
+            kinds[prediction.kind] += 1
         return dict(kinds)
 
     def to_dict(self) -> dict[str, Any]:
@@ -89,7 +90,7 @@ class Evaluation:
         }
 
 
-def batches(task: VqaTask, data: Data[Any], batch_size: int, device: torch.device) -> Iterator[Batch]:
+def batches(task: Task, data: Data[Any], batch_size: int, device: torch.device) -> Iterator[Batch]:
     """The split in order, on `device`."""
     loader = DataLoader(task.dataset(data), batch_size=batch_size, collate_fn=task.collate)
     for batch in loader:
@@ -121,9 +122,9 @@ def kept_share(trace: Trace) -> tuple[Tensor, Tensor]:
 
 
 def evaluate(
-    model: Any, task: VqaTask, data: Data[Any], *, batch_size: int = 32, advance: Advance | None = None
+    model: Any, task: Task, data: Data[Any], *, batch_size: int = 32, advance: Advance | None = None
 ) -> Evaluation:
-    """Answer every question of a split and account for it.
+    """Answer every text of a split and account for it.
 
     Args:
         model: on its device.
@@ -141,16 +142,18 @@ def evaluate(
             predictions += answered
             run, full = cost(model, encoded.trace)
             share, tokens = kept_share(encoded.trace)
+            index = encoded.trace.image_index
             gflops.append(run.total)
             dense.append(full.total)
-            kept.append(share[batch["image_index"].cpu()])
+            kept.append(share[index.view(len(index), -1)].mean(-1))
             out.append(tokens)
             if advance is not None:
                 advance(len(batch["samples"]))
+        predictions, metrics = task.finish(model, predictions)
     return Evaluation(
         task.name,
         data.split,
-        task.metrics(predictions),
+        metrics,
         torch.cat(gflops),
         torch.cat(dense),
         torch.cat(kept),
@@ -160,19 +163,19 @@ def evaluate(
     )
 
 
-def measure_reduction(model: Any, task: VqaTask, some: Sequence[Batch]) -> float:
+def measure_reduction(model: Any, task: Task, some: Sequence[Batch]) -> float:
     """Reduction measured at the model's temperature; the decoder is counted as if it gave the reference answers."""
     run, full = [], []
     with evaluating(model):
         for batch in some:
-            trace = task.expect_answers(model.encode(**task.inputs(batch)).trace, batch)
+            trace = task.expect(task.trace(model, batch), batch)
             pruned, dense = cost(model, trace)
             run.append(pruned.total)
             full.append(dense.total)
     return reduction(torch.cat(run), torch.cat(full))
 
 
-def check_reach(model: Any, task: VqaTask, some: Sequence[Batch], target: float) -> None:
+def check_reach(model: Any, task: Task, some: Sequence[Batch], target: float) -> None:
     """Refuse a reduction that no temperature could meet: more than with two content tokens after each first block.
 
     Raises:
@@ -183,7 +186,7 @@ def check_reach(model: Any, task: VqaTask, some: Sequence[Batch], target: float)
         model.temperature = None
         with evaluating(model):
             for batch in some:
-                trace = task.expect_answers(model.encode(**task.inputs(batch)).trace, batch)
+                trace = task.expect(task.trace(model, batch), batch)
                 least.append(count_least(shape_of(model), trace).total)
                 full.append(count_dense(shape_of(model), trace).total)
     finally:
@@ -196,7 +199,7 @@ def check_reach(model: Any, task: VqaTask, some: Sequence[Batch], target: float)
 
 def calibrate(
     model: Any,
-    task: VqaTask,
+    task: Task,
     some: Sequence[Batch],
     target: float,
     *,

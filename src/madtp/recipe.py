@@ -1,6 +1,7 @@
 """Settings of a training run, and what follows from them alone: learning rate and optimiser."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ class TrainConfig:
     Attributes:
         epochs: passes over the training images.
         batch_size: images a step and process.
-        questions: most questions of an image in one epoch, drawn anew each time; 0 = all.
+        texts: most texts (questions, statements, captions) of a sample in one epoch, drawn anew each time; 0 = all.
         lr: peak learning rate of AdamW; linear warm-up over the first `warmup` share of the steps, then a cosine to 1%.
         weight_decay: on matrices alone (not on norms, biases, embeddings of position).
         clip: largest gradient norm.
@@ -36,7 +37,7 @@ class TrainConfig:
 
     epochs: int = 10
     batch_size: int = 16
-    questions: int = 6
+    texts: int = 6
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
@@ -74,13 +75,11 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     return config.lr * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
 
 
-def make_optimizer(model: Any, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW; weight decay on matrices alone."""
-    plain = {
-        n for n, p in model.named_parameters() if p.ndim < 2 or "position_embedding" in n or "class_embedding" in n
-    }
+def make_optimizer(parameters: Mapping[str, Any], config: TrainConfig) -> torch.optim.Optimizer:
+    """AdamW over parameters by name; weight decay on matrices alone."""
+    plain = {n for n, p in parameters.items() if p.ndim < 2 or "position_embedding" in n or "class_embedding" in n}
     groups = [
-        {"params": [p for n, p in model.named_parameters() if n not in plain], "weight_decay": config.weight_decay},
-        {"params": [p for n, p in model.named_parameters() if n in plain], "weight_decay": 0.0},
+        {"params": [p for n, p in parameters.items() if n not in plain], "weight_decay": config.weight_decay},
+        {"params": [p for n, p in parameters.items() if n in plain], "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)

@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from madtp.cost.flops import reduction
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, calibrate, check_reach, evaluate, to_device
-from madtp.files import atomic_path, atomic_write
 from madtp.model.load import load
 from madtp.model.save import save_model
 from madtp.prune import METHODS
 from madtp.recipe import TrainConfig, learning_rate, make_optimizer
-from madtp.task.vqa import VqaTask, cost
-
-STATE, LOG = "checkpoint.pt", "log.jsonl"
+from madtp.resume import LOG, load_state, save_state
+from madtp.task.base import Task, cost
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Trainer:
     def __init__(
         self,
         model: Any,
-        task: VqaTask,
+        task: Task,
         train: Data[Any],
         val: Data[Any],
         out: Path,
@@ -72,12 +70,15 @@ class Trainer:
         if self.accelerator.num_processes > 1:  # the budget's controller and the metrics know of one only
             raise InputError("several processes are not supported yet", "train", "start one process")
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
-        per_image = config.questions or None
+        per_image = config.texts or None
         self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
-        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(model, config))
+        self.per_epoch = math.ceil(len(train) / config.batch_size)
+        self.helper = task.helper(model, config.seed, self.per_epoch)
+        if self.helper is not None:
+            self.helper.to(self.accelerator.device)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self._trained(model), config))
         self.model = self.accelerator.prepare_model(model)
         self.bare = self.accelerator.unwrap_model(self.model)
-        self.per_epoch = math.ceil(len(train) / config.batch_size)
         self.steps = self.per_epoch * config.epochs
         self.val = val[: config.val_images] if config.val_images else val
         self.val_batches = list(batches(task, self.val[:200], 64, self.bare.device)) if config.reductions else []
@@ -85,7 +86,19 @@ class Trainer:
         self.step, self.prepared = 0, False
         self.best: dict[str, Any] = {}
         own = {key: getattr(self.bare.pruning, key) for key in ("method", "alpha", "semantic_tokens")}
-        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts}
+        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts} | task.settings()
+
+    def _trained(self, model: Any) -> dict[str, Any]:
+        mine = dict(model.named_parameters())
+        beside = (
+            {} if self.helper is None else dict(self.helper.named_parameters())
+        )  # the model's own may be among them
+        seen = {id(p) for p in mine.values()}
+        return mine | {f"helper.{n}": p for n, p in beside.items() if p.requires_grad and id(p) not in seen}
+
+    def named_parameters(self) -> list[tuple[str, Any]]:
+        """All that is trained: the model's parameters, and what the task trains beside it."""
+        return list(self._trained(self.bare).items())
 
     def run(self, resume: bool = False) -> Evaluation:
         """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.
@@ -97,7 +110,7 @@ class Trainer:
             InputError: nothing to resume, or other settings than the checkpoint's; an unreachable reduction.
         """
         if resume:
-            self._load()
+            load_state(self)
         elif not self.prepared:
             self.prepare()
         begin = time.perf_counter()
@@ -154,6 +167,8 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
+        if self.helper is not None:
+            self.helper.train()
         for batch in self._batches(epoch):
             with self.accelerator.accumulate(self.model):
                 for group in self.optimizer.param_groups:
@@ -166,7 +181,7 @@ class Trainer:
                         loss = self.task.tagging_loss(self.bare, batch)
                         logs, trace = {"loss_tags": float(loss.detach())}, None
                     else:
-                        loss, logs, trace = self.task.loss(self.model, batch)
+                        loss, logs, trace = self.task.loss(self.model, batch, self.helper)
                 if not math.isfinite(value := float(loss.detach())):
                     raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, "use a lower --lr")
                 self.accelerator.backward(loss)
@@ -175,7 +190,7 @@ class Trainer:
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             if controller is not None and trace is not None:
-                run, full = cost(self.bare, self.task.expect_answers(trace, batch))
+                run, full = cost(self.bare, self.task.expect(trace, batch))
                 logs["reduction"] = reduction(run.total, full.total)
                 logs["temperature"] = controller.strength
                 controller.update(logs["reduction"])
@@ -235,63 +250,5 @@ class Trainer:
                 raise InputError(f"cannot write: {error.strerror}", self.out / LOG, "free the disk") from error
 
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
-        state = {
-            "config": {**asdict(self.config), **self.source},
-            "step": self.step,
-            "model": self.bare.state_dict(),
-            "pruning": self.bare.pruning.to_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
-            "controllers": [None if controller is None else asdict(controller) for controller in self.controllers],
-            "best": self.best,
-            # of the batches since the last step, where several make one
-            "gradients": {name: p.grad for name, p in self.bare.named_parameters() if p.grad is not None},
-        }
-        with atomic_path(self.out / STATE) as path:
-            try:
-                torch.save(state, path)
-            except RuntimeError as error:  # what torch makes of a full disk
-                raise InputError("cannot write the checkpoint", self.out / STATE, "free the disk, --resume") from error
-
-    def _load(self) -> None:
-        path = self.out / STATE
-        for part in self.out.glob(f".{STATE}.*.part"):  # of a run that was killed while it wrote
-            part.unlink(missing_ok=True)
-        if not path.is_file():
-            raise InputError("nothing to resume: no checkpoint", path, "start without --resume")
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise InputError("cut short or not a checkpoint", path, "start again with --overwrite") from error
-        if not isinstance(state, dict) or not {"config", "step", "optimizer", "gradients"} <= state.keys():
-            raise InputError("not a checkpoint of this program", path, "start again with --overwrite")
-        mine, theirs = {**asdict(self.config), **self.source}, state["config"]
-        other = sorted(key for key in mine if mine[key] != theirs.get(key) and key != "save_every")
-        if other:
-            said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)
-            raise InputError(f"settings differ from the checkpoint's: {said}", path, "resume with the same settings")
-        try:
-            self.bare.load_state_dict(state["model"])
-        except RuntimeError as error:
-            raise InputError("is of a model of other sizes", path, "resume with the same settings") from error
-        self.bare.config.madtp = state["pruning"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        self.controllers = [None if some is None else Controller(**some) for some in state["controllers"]]
-        self.step, self.best = state["step"], state["best"]
-        self.accelerator.step = self.step  # where in an accumulated step
-        for name, parameter in self.bare.named_parameters():
-            if name in state["gradients"]:
-                parameter.grad = state["gradients"][name].to(parameter.device)
-        log = self.out / LOG
-        if log.is_file():  # lines past the checkpoint will be written again
-            atomic_write(log, "".join(f"{line}\n" for line in log.read_text().splitlines() if self._stays(line)))
-
-    def _stays(self, line: str) -> bool:
-        """Whether a line of the log is of a step that will not be done again; one cut short by a kill is not."""
-        try:
-            return bool(json.loads(line)["step"] <= self.step)
-        except (ValueError, KeyError, TypeError):
-            return False
+        if self.accelerator.is_main_process:
+            save_state(self)

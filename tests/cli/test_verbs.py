@@ -10,11 +10,14 @@ import torch
 from transformers import BertTokenizer
 
 from cli.conftest import Run
+from madtp.cost.shape import dense_trace
 from madtp.data.load import load_data
 from madtp.evaluate import evaluate
 from madtp.model.load import load
+from madtp.model.shape import shape_of
 from madtp.model.sizes import build_vqa
-from madtp.task.vqa import VqaTask, cost, dense_trace
+from madtp.task.base import cost
+from madtp.task.vqa import VqaTask
 from model.test_convert import original
 from small import NANO, contents, processor
 
@@ -127,15 +130,15 @@ def test_predict(madtp: Run, model: Path, data: Path) -> None:
 def test_flops(madtp: Run, model: Path, data: Path) -> None:
     command = ("flops", "--model", model, "--text-tokens", 13, "--answer-tokens", 3, "--json")
     result = object_of(madtp(*command))
-    keys = {"task", "model", "text_tokens", "answer_tokens", "image_tokens", "parameters", "gflops", "temperature"}
-    assert set(result) == keys
+    keys = {"task", "model", "text_tokens", "answer_tokens", "image_tokens", "images", "parameters", "gflops"}
+    assert set(result) == keys | {"temperature"}
     network = load(model)
-    _, dense = cost(network, dense_trace(network, 13, 3))
+    _, dense = cost(network, dense_trace(shape_of(network), 13, 3))
     assert result["gflops"]["dense"] == pytest.approx(float(dense.total), rel=1e-12)
     assert sum(result["gflops"]["parts"].values()) == pytest.approx(result["gflops"]["dense"])
     assert result["image_tokens"] == 50 and result["parameters"] == sum(p.numel() for p in network.parameters())
     measured = object_of(madtp(*command, "--data", data, "--limit", 2))
-    assert set(measured) == keys | {"n"} and 0.3 < measured["gflops"]["reduction"] < 0.6
+    assert set(measured) == keys | {"temperature", "n"} and 0.3 < measured["gflops"]["reduction"] < 0.6
     assert "total" in madtp(*command[:-1]).out
 
 

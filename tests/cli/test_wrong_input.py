@@ -38,7 +38,7 @@ def edit_questions(folder: Path, place: int, value: Any, split: str = "test") ->
 
 def test_missing_data_folder(madtp: Run, model: Path, tmp_path: Path) -> None:
     line = madtp("evaluate", "--model", model, "--data", tmp_path / "none").wrong()
-    assert line == f"{tmp_path / 'none'}: no such folder; give a data folder or 'scenes'"
+    assert line == f"{tmp_path / 'none'}: no such folder or file; give a data folder or 'scenes'"
 
 
 def test_missing_questions(madtp: Run, model: Path, broken_data: Path) -> None:
@@ -55,7 +55,7 @@ def test_missing_split(madtp: Run, model: Path, broken_data: Path) -> None:
 def test_a_question_about_no_image(madtp: Run, model: Path, broken_data: Path) -> None:
     edit_questions(broken_data, 2, 71)
     line = madtp("evaluate", "--model", model, "--data", broken_data).wrong()
-    assert line.startswith(f"{broken_data / 'test' / 'images'}: images that questions name but are missing: 1: 71;")
+    assert line.startswith(f"{broken_data / 'test' / 'images'}: images that are missing: 1: 71;")
 
 
 def test_an_answer_that_is_not_in_the_list(madtp: Run, model: Path, broken_data: Path) -> None:
@@ -271,7 +271,7 @@ def test_a_full_disk(verb: str, madtp: Run, model: Path, data: Path, tmp_path: P
         (("evaluate", "--dtype", "int4"), "--dtype: unknown type 'int4'; use float32 or bfloat16"),
         (("evaluate", "--inference", "guess"), "--inference: unknown inference 'guess'; use generate or rank"),
         (("evaluate", "--split", "dev"), "split: unknown split 'dev'; use one of train, val, test"),
-        (("evaluate", "--task", "dance"), "--task: unknown task 'dance'; use vqa"),
+        (("evaluate", "--task", "dance"), "--task: unknown task 'dance'; use one of vqa, reasoning"),
         (("evaluate", "--limit", "0"), "--limit"),
         (("evaluate", "--batch-size", "0"), "--batch-size"),
         (("evaluate", "--temperature", "-1"), "temperature -1.0 is not above 0"),

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,23 +10,23 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from goldens import golden_file
-from madtp.cost.flops import BlipShape, count, count_dense, reduction
+from madtp.cost.flops import count, count_dense, count_least, reduction
+from madtp.cost.shape import Decoder, Shape, Tower, dense_trace
+from madtp.model.presets import config_of
+from madtp.model.shape import shape_of
 from madtp.prune import BlockTrace, Trace
-from madtp.task.vqa import cost, dense_trace, shape_of
-from model.tiny import GRID, PATCH, SEMANTIC, START, Example, batch_of, tiny_examples, tiny_model
+from madtp.task.base import cost
+from model.tiny import START, Example, batch_of, tiny_examples, tiny_model
 
 GOLDEN = json.loads(golden_file("flops_nlvr_base.json").read_text())
 
-HAND = BlipShape(
+# 3 patches of 5 numbers each; image tower of width 2 with one layer; text tower and decoder of width 3.
+HAND = Shape(
     patches=3,
-    patch_inputs=5,
-    vision_width=2,
-    vision_layers=1,
-    vision_mlp=7,
-    text_width=3,
-    text_layers=1,
-    text_mlp=11,
-    vocabulary=13,
+    vision=Tower(width=2, layers=1, mlp=7, stem=3 * 5 * 2),
+    text=Tower(width=3, layers=1, mlp=11, context=2),
+    decoder=Decoder(width=3, layers=1, mlp=11, vocabulary=13, context=3),
+    semantic_width=3,
 )
 
 
@@ -44,7 +45,7 @@ def trace_of(vision: Sequence[tuple[int, int]], text: Sequence[tuple[int, int]],
     return trace
 
 
-def macs(shape: BlipShape, trace: Trace) -> tuple[float, float, float]:
+def macs(shape: Shape, trace: Trace) -> tuple[float, float, float]:
     flops = count(shape, trace)
     return tuple(round(1e9 * float(part), 3) for part in (flops.vision, flops.text, flops.decoder))  # type: ignore[return-value]
 
@@ -69,7 +70,7 @@ def test_dense_by_hand() -> None:
 
 def test_pruning_by_hand() -> None:
     """One patch of three is kept, two become the merged token; of three words one stays beside a merged one."""
-    shape = BlipShape(**{**vars(HAND), "semantic": 5, "vision_map": True})
+    shape = replace(HAND, semantic=5, vision=replace(HAND.vision, mapped=True))
     vision = 270 - 2 * 2 * 7  # the MLP sees one token less
     vision += 4 * 2 * 3 + 4 * 3 * 5  # the map to the text's width, and the affinity, of all 4 tokens
     vision += 3 * 5  # threshold
@@ -82,22 +83,68 @@ def test_pruning_by_hand() -> None:
 
 
 def test_features_are_counted_only_if_computed() -> None:
-    plain, training = (BlipShape(**{**vars(HAND), "semantic": 5, "features": f}) for f in (False, True))
+    plain, training = (replace(HAND, semantic=5, features=f) for f in (False, True))
     trace = trace_of([(3, 3)], [(2, 2)])
     more = [b - a for a, b in zip(macs(plain, trace), macs(training, trace), strict=True)]
     assert more == [3 * 5 * 3, 2 * 5 * 3, 0]
 
 
-def test_two_images_are_merged_in_the_upper_half_only() -> None:
-    one = BlipShape(**{**vars(HAND), "text_layers": 2})
-    two = BlipShape(**{**vars(one), "images_per_text": 2})
+def test_two_images_are_merged_from_a_layer_on() -> None:
+    assert HAND.text is not None
+    one = replace(HAND, text=replace(HAND.text, layers=2, merged_from=1))
     single = trace_of([(3, 3)], [(2, 2)] * 2)
     pair = trace_of([(3, 3)], [(2, 2)] * 2)
     pair.blocks[0] = BlockTrace("vision", 0, torch.tensor([3, 3]), torch.tensor([3, 3]))
-    pair.image_index = torch.tensor([0, 1])
+    pair.image_index = torch.tensor([[0, 1]])
     cross = 2 * 3 * 9 + 2 * 4 * 2 * 3 + 2 * 3 * 4 * 3
     vision, text, _ = macs(one, single)
-    assert macs(two, pair) == (2 * vision, text + 2 * cross + 3 * 2 * 3 * 3, 0)
+    assert macs(one, pair) == (2 * vision, text + 2 * cross + 3 * 2 * 3 * 3, 0)
+
+
+def test_retrieval_by_hand() -> None:
+    """Text tower alone and with cross-attention, a head each; the match is no part of the features."""
+    assert HAND.text is not None
+    alone, both = replace(HAND.text, context=0, head=17), replace(HAND.text, head=19)
+    shape = replace(HAND, vision=replace(HAND.vision, head=23), text=alone, match=both, decoder=None)
+    trace = dense_trace(shape, text_tokens=3)
+    assert trace.steps() == [("vision", 3, 3), ("text", 2, 2), ("match", 2, 2)]
+    flops = count(shape, trace)
+    cross = 2 * 3 * 9 + 2 * 4 * 2 * 3 + 2 * 3 * 4 * 3
+    assert [round(1e9 * float(x)) for x in (flops.vision, flops.text, flops.match)] == [293, 534 - cross + 17, 553]
+    assert float(flops.features) == float(flops.vision + flops.text)
+    assert float(flops.total) == pytest.approx(float(flops.features + flops.match))
+    trace.blocks = trace.blocks[:2]
+    assert float(count(shape, trace).total) == float(flops.features)
+
+
+def test_captioning_by_hand() -> None:
+    """No text tower: the decoder attends to the image tokens, two captions of three images' last."""
+    assert HAND.decoder is not None
+    shape = replace(HAND, text=None, decoder=replace(HAND.decoder, context=2))
+    trace = dense_trace(shape, text_tokens=2)
+    own = 2 * (4 * 9 + 2 * 9 + 2 * 3 * 11 + 9 + 3 * 13) + 2 * 3 * (1 + 2)
+    seen = 2 * 3 * 2 * 4 + 2 * 2 * 3 * 4  # two tokens look at 4 image tokens of width 2
+    assert macs(shape, trace) == (270, 0, own + seen)
+    trace.decoder_logits = torch.tensor([1])
+    assert macs(shape, trace) == (270, 0, own + seen - (9 + 3 * 13))
+    trace.decoder_logits = None
+    three, out = torch.tensor([3, 3, 3]), torch.tensor([3, 3, 1])
+    trace.blocks = [BlockTrace("vision", 0, three, out)]
+    trace.image_index = torch.tensor([2, 2])
+    trace.decoder_tokens, trace.decoder_pairs = torch.tensor([2, 2]), torch.tensor([3, 3])
+    trace.decoder_sequences = torch.tensor([1, 1])
+    flops = count(shape, trace)
+    fewer = 2 * (3 - 1) * 2 * 7 - (3 - 1 + 1) * 2  # the MLP sees two tokens less; three are merged
+    assert (1e9 * flops.vision).round().tolist() == [270 - fewer] * 2
+    assert (1e9 * flops.decoder).round().tolist() == [own + seen // 2] * 2
+    assert (1e9 * count_dense(shape, trace).total).round().tolist() == [270 + own + seen] * 2
+
+
+def test_least_leaves_two_tokens_after_each_first_block() -> None:
+    shape = replace(HAND, vision=replace(HAND.vision, layers=2))
+    trace = trace_of([(3, 3), (3, 3)], [(2, 2)], decoder=2)
+    least = trace_of([(3, 2), (2, 2)], [(2, 2)], decoder=2)
+    assert float(count_least(shape, trace).total) == float(count(shape, least).total)
 
 
 @pytest.mark.parametrize("entry", GOLDEN, ids=lambda entry: f"t{entry['temperature']:g}")
@@ -109,19 +156,8 @@ def test_published_model(entry: dict[str, Any]) -> None:
     output: not the semantic features, and the affinity only of blocks that go on to prune.
     """
     width, k = 768, 100
-    shape = BlipShape(
-        patches=576,
-        patch_inputs=3 * 16 * 16,
-        vision_width=width,
-        vision_layers=12,
-        vision_mlp=4 * width,
-        text_width=width,
-        text_layers=12,
-        text_mlp=4 * width,
-        semantic=k if entry["temperature"] else 0,
-        images_per_text=2,
-        head=width * width + 2 * width,
-    )
+    dense = shape_of(config_of("blip-base-nlvr2"), "reasoning")
+    shape = replace(dense, semantic=k) if entry["temperature"] else dense
     words = entry["text_tokens"] - 1
     steps = entry["trace"] or [["vision", 576, 576]] * 12 + [["text", words, words]] * 12
     blocks, unseen = [], 0
@@ -130,7 +166,7 @@ def test_published_model(entry: dict[str, Any]) -> None:
             blocks.append(BlockTrace(tower, i, torch.tensor([before] * copies), torch.tensor([after] * copies)))
             # Affinity of the pooled token, and of all tokens where nothing is pruned; the threshold's elementwise sum.
             unseen += copies * ((1 + before * (after == before)) * width * k + before * k)
-    flops = count(shape, Trace(blocks, image_index=torch.tensor([0, 1])))
+    flops = count(shape, Trace(blocks, image_index=torch.tensor([[0, 1]])))
     public = entry["gflops"] - entry["by_operator"]["layer_norm"]
     assert flops.total.shape == (1,)
     assert float(flops.total) == pytest.approx(public, rel=5e-3)
@@ -154,7 +190,7 @@ def unseen(model: Any, trace: Trace) -> float:
     shape = shape_of(model)
     total = 0
     for block in trace.blocks:
-        width = shape.vision_width if block.tower == "vision" else shape.text_width
+        width = shape.tower(block.tower).width
         for before, after in zip(block.tokens_in.tolist(), block.tokens_out.tolist(), strict=True):
             padding = int(block.tokens_in.max()) + 1 - before  # the pooled token among it
             total += ((before - after + 1) * width if after < before else 0) - padding * shape.semantic
@@ -264,13 +300,8 @@ def test_count_dense_leaves_the_trace_alone() -> None:
     assert trace.blocks == blocks
 
 
-def test_shape_and_dense_trace_of_a_model() -> None:
-    model = tiny_model(stock=False, temperature=1.0)
-    shape = shape_of(model)
-    assert (shape.patches, shape.patch_inputs, shape.semantic) == (GRID**2, 3 * PATCH**2, SEMANTIC)
-    assert (shape.vision_width, shape.text_width, shape.vision_map) == (22, 26, True)
-    assert (shape.vision_mlp, shape.text_mlp, shape.vocabulary) == (31, 37, 101)
-    trace = dense_trace(model, text_tokens=13, answer_steps=3)
+def test_dense_trace_of_a_model() -> None:
+    trace = dense_trace(shape_of(tiny_model(stock=False)), text_tokens=13, answer_tokens=3)
     assert trace.steps() == [("vision", 49, 49)] * 3 + [("text", 12, 12)] * 2
     assert [int(x) for x in (trace.decoder_tokens, trace.decoder_pairs, trace.decoder_sequences)] == [3, 6, 1]  # type: ignore[arg-type]
 

@@ -35,10 +35,15 @@ def tensors(
 
 
 def run(
-    queries: tuple[int, ...], keys: tuple[int, ...], qkv: tuple[Tensor, Tensor, Tensor], rows: Rows | None, backend: str
+    queries: tuple[int, ...],
+    keys: tuple[int, ...],
+    qkv: tuple[Tensor, Tensor, Tensor],
+    rows: Rows | None,
+    backend: str,
+    causal: bool = False,
 ) -> tuple[Tensor, Statistics | None]:
     n = torch.tensor(queries)  # self-attention gives the same tensor twice
-    return attend(*qkv, n, n if keys is queries else torch.tensor(keys), rows=rows, backend=backend)
+    return attend(*qkv, n, n if keys is queries else torch.tensor(keys), rows=rows, causal=causal, backend=backend)
 
 
 def close(a: Tensor, b: Tensor) -> None:
@@ -47,32 +52,37 @@ def close(a: Tensor, b: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize(("queries", "keys"), [(SELF, SELF), (QUERIES, KEYS)], ids=["self", "cross"])
+@pytest.mark.parametrize(
+    ("queries", "keys", "causal"),
+    [(SELF, SELF, False), (QUERIES, KEYS, False), (SELF, SELF, True)],
+    ids=["self", "cross", "causal"],
+)
 @pytest.mark.parametrize("backend", ["dense", "blocked", "sdpa", "auto"])
 def test_outputs_are_the_twin_s(
-    backend: str, queries: tuple[int, ...], keys: tuple[int, ...], dtype: torch.dtype, block: int
+    backend: str, queries: tuple[int, ...], keys: tuple[int, ...], causal: bool, dtype: torch.dtype, block: int
 ) -> None:
     q, k, v = tensors(queries, keys, dtype)
     expected = []
     for one in zip(oracle.split(q, queries), oracle.split(k, keys), oracle.split(v, keys), strict=True):
-        expected += oracle.attention(*one)[1]
-    out, statistics = run(queries, keys, (q, k, v), None, backend)
+        expected += oracle.attention(*one, causal)[1]
+    out, statistics = run(queries, keys, (q, k, v), None, backend, causal)
     assert statistics is None
     close(out, torch.tensor(expected, dtype=dtype))
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("rows", ROWS)
 @pytest.mark.parametrize("backend", ["dense", "blocked"])
-def test_statistics_are_the_twin_s(backend: str, rows: Rows, block: int) -> None:
+def test_statistics_are_the_twin_s(backend: str, rows: Rows, causal: bool, block: int) -> None:
     q, k, v = tensors(SELF, SELF)
     class_row, column = [], []
     for one in zip(*(oracle.split(x, SELF) for x in (q, k, v)), strict=True):
         n = len(one[0])
-        probability = oracle.attention(*one)[0]
+        probability = oracle.attention(*one, causal)[0]
         class_row += oracle.class_row(probability, rows.tail)
         content = range(rows.head, n - rows.tail)
         column += oracle.column(probability, content) if content else [0.0] * n
-    _, statistics = run(SELF, SELF, (q, k, v), rows, backend)
+    _, statistics = run(SELF, SELF, (q, k, v), rows, backend, causal)
     assert statistics is not None
     close(statistics.class_row, torch.tensor(class_row, dtype=q.dtype))
     close(statistics.column, torch.tensor(column, dtype=q.dtype))
@@ -91,19 +101,47 @@ def test_by_hand(backend: str) -> None:
     torch.testing.assert_close(statistics.column, torch.tensor([0.25, 0.75]))
 
 
-def gradients(queries: tuple[int, ...], keys: tuple[int, ...], rows: Rows | None, backend: str) -> tuple[Tensor, ...]:
+@pytest.mark.parametrize("backend", ["dense", "blocked", "sdpa"])
+def test_causal_by_hand(backend: str) -> None:
+    # As above, but the first query sees the first key only; the second pays (1/4, 3/4).
+    q, k = torch.tensor([0.0, 1.0]).view(2, 1, 1), torch.tensor([1.0, 3.0]).log().view(2, 1, 1)
+    v = torch.tensor([4.0, 8.0]).view(2, 1, 1)
+    two = torch.tensor([2])
+    out, _ = attend(q, k, v, two, two, causal=True, backend=backend)
+    torch.testing.assert_close(out.view(-1), torch.tensor([4.0, 7.0]))
+
+
+def test_equal_lengths_need_not_be_the_same_tensor_in_causal_attention() -> None:
+    qkv = tensors(SELF, SELF)
+    out, _ = attend(*qkv, torch.tensor(SELF), torch.tensor(SELF), causal=True)
+    close(out, run(SELF, SELF, qkv, None, "dense", causal=True)[0])
+    with pytest.raises(ValueError, match="self-attention"):
+        run(QUERIES, KEYS, tensors(QUERIES, KEYS), None, "auto", causal=True)
+
+
+def gradients(
+    queries: tuple[int, ...], keys: tuple[int, ...], rows: Rows | None, backend: str, causal: bool = False
+) -> tuple[Tensor, ...]:
     """Of a loss in which every element of the output and of the statistics has its own weight."""
     qkv = tuple(x.requires_grad_() for x in tensors(queries, keys))
-    out, statistics = run(queries, keys, qkv, rows, backend)  # type: ignore[arg-type]
+    out, statistics = run(queries, keys, qkv, rows, backend, causal)  # type: ignore[arg-type]
     g = torch.Generator().manual_seed(7)
     parts = [out] if statistics is None else [out, statistics.class_row, statistics.column]
     loss = sum((part * torch.randn(part.shape, generator=g, dtype=part.dtype)).sum() for part in parts)
     return torch.autograd.grad(loss, qkv)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("rows", [None, *ROWS])
-def test_gradients_of_blocked_are_those_of_dense(rows: Rows | None, block: int) -> None:
-    for a, b in zip(gradients(SELF, SELF, rows, "blocked"), gradients(SELF, SELF, rows, "dense"), strict=True):
+def test_gradients_of_blocked_are_those_of_dense(rows: Rows | None, causal: bool, block: int) -> None:
+    dense = gradients(SELF, SELF, rows, "dense", causal)
+    for a, b in zip(gradients(SELF, SELF, rows, "blocked", causal), dense, strict=True):
+        close(a, b)
+
+
+def test_gradients_of_causal_sdpa() -> None:
+    dense = gradients(SELF, SELF, None, "dense", causal=True)
+    for a, b in zip(gradients(SELF, SELF, None, "sdpa", causal=True), dense, strict=True):
         close(a, b)
 
 
@@ -114,13 +152,13 @@ def test_gradients_in_cross_attention(backend: str, block: int) -> None:
 
 
 @pytest.mark.parametrize("part", [0, 1, 2], ids=["out", "class_row", "column"])
-@pytest.mark.parametrize("rows", [Rows(1, 0), Rows(1, 1)])
-def test_gradcheck_of_blocked(rows: Rows, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("rows", "causal"), [(Rows(1, 0), False), (Rows(1, 1), False), (Rows(1, 1), True)])
+def test_gradcheck_of_blocked(rows: Rows, causal: bool, part: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention_blocked, "CPU_BLOCK", 30)
     lengths = torch.tensor([5, 2, 3])
 
     def one_part(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        out, statistics = attend(q, k, v, lengths, lengths, rows=rows, backend="blocked")
+        out, statistics = attend(q, k, v, lengths, lengths, rows=rows, causal=causal, backend="blocked")
         assert statistics is not None
         return (out, statistics.class_row, statistics.column)[part]
 

@@ -1,16 +1,12 @@
 """Equal to the method's public implementation, through the converter: see tests/golden/README.md."""
 
-import json
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
 from transformers import BlipVisionConfig
 
-from goldens import GOLDEN
+from goldens import GOLDEN, HEADS, META, TEMPERATURES, close, expected, golden, same_rows
 from madtp.model.block import Pruner
 from madtp.model.convert import convert_vqa, map_vision_keys, vision_sizes
 from madtp.model.convert_names import SEMANTIC_TOKENS
@@ -18,16 +14,7 @@ from madtp.model.load import load
 from madtp.model.vision import MadtpBlipVisionModel
 from madtp.prune import METHODS, Trace
 
-TOLERANCE = 1e-4
-META = json.loads((GOLDEN / "meta.json").read_text(encoding="utf-8"))
-TEMPERATURES = META["temperatures"]
-HEADS = META["config"]["heads"]
 PATCHES = (META["config"]["img"] // META["config"]["patch"]) ** 2
-
-
-@cache
-def golden(name: str) -> dict[str, Tensor]:
-    return load_file(GOLDEN / f"{name}.safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +31,6 @@ def special_ids() -> tuple[int, int, int]:
     return vocabulary - 3, vocabulary - 2, vocabulary - 1
 
 
-def close(ours: Tensor, theirs: Tensor) -> bool:
-    return bool(torch.allclose(ours, theirs, rtol=0, atol=TOLERANCE))
-
-
-def same_rows(ours: Tensor, theirs: Tensor) -> bool:
-    """The same rows in any order, each matched with one of its own."""
-    if ours.shape != theirs.shape:
-        return False
-    distance = (ours[:, None] - theirs[None]).abs().amax(-1)
-    best = distance.min(1)
-    return bool((best.values < TOLERANCE).all()) and sorted(best.indices.tolist()) == list(range(len(theirs)))
-
-
 def test_same_rows_can_tell() -> None:
     rows = torch.tensor([[0.0, 1.0], [2.0, 3.0], [5.0, 7.0]])
     assert same_rows(rows[[2, 0, 1]], rows)
@@ -67,7 +41,7 @@ def test_same_rows_can_tell() -> None:
 
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 def test_vqa(vqa: Any, temperature: float) -> None:
-    expected = {k.removeprefix(f"t{temperature}."): v for k, v in golden("vqa.io").items() if k[0] == "t"}
+    theirs = expected("vqa", temperature)
     io = golden("vqa.io")
     question, answer = io["question_ids"].clone(), io["answer_ids"].clone()
     question[:, 0], answer[:, 0], _ = special_ids()
@@ -88,12 +62,12 @@ def test_vqa(vqa: Any, temperature: float) -> None:
         assert len(steps) == config["vdepth"] + config["tdepth"]
         assert all(before == after for _, before, after in steps)
     states = out.encoded.question.instance(0)
-    assert close(states[0], expected["question_states"][0, 0])
-    assert same_rows(states[1:], expected["question_states"][0, 1:])
-    assert close(out.loss_task, expected["loss_task"])
+    assert close(states[0], theirs["question_states"][0, 0])
+    assert same_rows(states[1:], theirs["question_states"][0, 1:])
+    assert close(out.loss_task, theirs["loss_task"])
     if temperature:  # at 0 the public code reports its task loss here
-        assert close(out.loss_align, expected["loss_align"])
-        assert close(out.loss, expected["loss_task"] + 0.1 * expected["loss_align"])
+        assert close(out.loss_align, theirs["loss_align"])
+        assert close(out.loss, theirs["loss_task"] + 0.1 * theirs["loss_align"])
     else:
         assert out.loss_align is None
 
@@ -112,10 +86,10 @@ def test_image_tower_of_nlvr(temperature: float) -> None:
     with torch.no_grad():
         tokens = tower(io["image"], pruner)
     for i in range(2):  # together in one batch, each as if alone
-        expected = io[f"t{temperature}.image{i}_embeds"][0]
-        assert close(tokens.instance(i)[0], expected[0])
-        assert same_rows(tokens.instance(i)[1:], expected[1:])
-        assert trace.blocks[-1].tokens_out[i] == len(expected) - 1
+        theirs = io[f"t{temperature}.image{i}_embeds"][0]
+        assert close(tokens.instance(i)[0], theirs[0])
+        assert same_rows(tokens.instance(i)[1:], theirs[1:])
+        assert trace.blocks[-1].tokens_out[i] == len(theirs) - 1
     if temperature:
         # meta.json's trace is of the public code's coupled batch, which keeps the larger of both numbers; from the
         # second block on its images are no longer ours.

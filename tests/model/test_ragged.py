@@ -30,6 +30,16 @@ def test_by_hand() -> None:
     assert mask.dtype == torch.int64
 
 
+def test_instances_in_another_order() -> None:
+    x = example()
+    assert x.positions(torch.tensor([2, 0])).tolist() == [3, 4, 5, 0, 1]
+    y = x.select(torch.tensor([2, 1, 2]))
+    assert y.lengths.tolist() == [3, 1, 3]
+    assert [y.instance(i).tolist() for i in range(3)] == [x.instance(i).tolist() for i in (2, 1, 2)]
+    nothing = x.select(torch.tensor([], dtype=torch.long))
+    assert nothing.values.shape == (0, 2) and nothing.lengths.tolist() == []
+
+
 def test_other_vectors_for_the_same_tokens() -> None:
     x = example()
     y = x.with_values(x.values * 2)
@@ -87,6 +97,19 @@ def test_gradients_reach_tokens_and_nothing_comes_from_padding() -> None:
     (x.padded()[0] + 1).sum().backward()
     assert values.grad is not None
     assert values.grad.tolist() == [[1, 1]] * 6
+
+
+def test_last_tokens() -> None:
+    x = Ragged(torch.arange(12).view(6, 2), torch.tensor([2, 1, 3]))
+    assert x.last().tolist() == [[2, 3], [4, 5], [10, 11]]
+
+
+def test_chosen_instances_some_twice() -> None:
+    x = example()
+    y = x.select(torch.tensor([2, 0, 2]))
+    assert y.lengths.tolist() == [3, 2, 3]
+    assert torch.equal(y.values, torch.cat([x.instance(i) for i in (2, 0, 2)]))
+    assert len(x.select(torch.tensor([], dtype=torch.long)).values) == 0
 
 
 @settings(deadline=None, derandomize=True, max_examples=30)

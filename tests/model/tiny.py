@@ -1,7 +1,7 @@
 """Tiny random models and batches. Sizes are distinct primes wherever the architecture lets them be.
 
 A stock BLIP for VQA needs both towers of one width (its decoder is built for image tokens but attends to text states);
-`tiny_config(stock=False)` has two widths, and so a map between them.
+`tiny_settings(stock=False)` has two widths, and so a map between them.
 """
 
 from dataclasses import dataclass
@@ -9,10 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import BlipConfig, BlipForQuestionAnswering
+from transformers import BlipConfig, BlipForConditionalGeneration, BlipForQuestionAnswering
 
 from madtp.model.blip import MadtpBlipForQuestionAnswering
+from madtp.model.blip_caption import MadtpBlipForConditionalGeneration
+from madtp.model.blip_reasoning import MadtpBlipForVisualReasoning
 from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.text_pair import MERGE_FROM
 
 HEADS, PATCH, GRID = 2, 5, 7
 IMAGE = PATCH * GRID
@@ -22,7 +25,7 @@ VISION_DEPTH, TEXT_DEPTH = 3, 2
 WIDTH, OTHER_WIDTH = 2 * 11, 2 * 13
 
 
-def tiny_settings(stock: bool = True) -> dict[str, Any]:
+def tiny_settings(stock: bool = True, text_depth: int = TEXT_DEPTH) -> dict[str, Any]:
     """`vision_config` and `text_config`."""
     vision = {
         "hidden_size": WIDTH,
@@ -39,7 +42,7 @@ def tiny_settings(stock: bool = True) -> dict[str, Any]:
         "hidden_size": WIDTH if stock else OTHER_WIDTH,
         "encoder_hidden_size": WIDTH,
         "intermediate_size": 37,
-        "num_hidden_layers": TEXT_DEPTH,
+        "num_hidden_layers": text_depth,
         "num_attention_heads": HEADS,
         "max_position_embeddings": POSITIONS,
         "bos_token_id": START,
@@ -72,10 +75,36 @@ def tiny_stock(seed: int = 11, gain: float = 1.3) -> BlipForQuestionAnswering:
     return model
 
 
+def tiny_stock_captioner(seed: int = 11, gain: float = 1.3, stock: bool = True) -> BlipForConditionalGeneration:
+    """A stock model, which may have two widths."""
+    model = BlipForConditionalGeneration(BlipConfig(**tiny_settings(stock))).eval()
+    randomise(model, seed, gain)
+    return model
+
+
+def tiny_config(stock: bool = True, text_depth: int = TEXT_DEPTH, **madtp: Any) -> MadtpBlipConfig:
+    """A configuration of ours; `madtp` are fields of `PruneConfig`."""
+    settings = PruneConfig(**{"semantic_tokens": SEMANTIC, **madtp})
+    return MadtpBlipConfig(**tiny_settings(stock, text_depth), madtp=settings.to_dict())
+
+
 def tiny_model(seed: int = 11, stock: bool = True, **madtp: Any) -> MadtpBlipForQuestionAnswering:
     """A model of ours; `madtp` are fields of `PruneConfig`."""
-    settings = PruneConfig(**{"semantic_tokens": SEMANTIC, **madtp})
-    model = MadtpBlipForQuestionAnswering(MadtpBlipConfig(**tiny_settings(stock), madtp=settings.to_dict())).eval()
+    model = MadtpBlipForQuestionAnswering(tiny_config(stock, **madtp)).eval()
+    randomise(model, seed)
+    return model
+
+
+def tiny_captioner(seed: int = 11, stock: bool = True, **madtp: Any) -> MadtpBlipForConditionalGeneration:
+    """A captioning model of ours."""
+    model = MadtpBlipForConditionalGeneration(tiny_config(stock, **madtp)).eval()
+    randomise(model, seed)
+    return model
+
+
+def tiny_reasoner(seed: int = 11, stock: bool = True, **madtp: Any) -> MadtpBlipForVisualReasoning:
+    """A visual reasoning model of ours, deep enough for one merge layer."""
+    model = MadtpBlipForVisualReasoning(tiny_config(stock, text_depth=MERGE_FROM + 1, **madtp)).eval()
     randomise(model, seed)
     return model
 
@@ -126,6 +155,32 @@ def batch_of(
         "decoder_input_ids": answer_ids,
         "decoder_attention_mask": answer_mask,
     }
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is said about two images of a batch, by their numbers."""
+
+    words: Tensor
+    images: tuple[int, int]
+
+
+def tiny_statements(generator: torch.Generator, images: int, count: int, longest: int = 30) -> list[Statement]:
+    """Random statements of 1..longest tokens about any two of the images, in any order, at times one image twice."""
+    lengths = torch.randint(1, longest + 1, (count,), generator=generator).tolist()
+    words = [torch.randint(1, VOCABULARY, (n,), generator=generator) for n in lengths]
+    pairs = torch.randint(0, images, (count, 2), generator=generator).tolist()
+    return [Statement(w, (left, right)) for w, (left, right) in zip(words, pairs, strict=True)]
+
+
+def statement_batch(
+    images: Tensor, statements: list[Statement], generator: torch.Generator | None = None
+) -> dict[str, Tensor]:
+    """Arguments of the reasoner's `forward`; with a generator padded like `batch_of`."""
+    extra = 0 if generator is None else int(torch.randint(0, 6, (), generator=generator))
+    ids, mask = _padded([s.words for s in statements], max(len(s.words) for s in statements) + extra, generator)
+    index = torch.tensor([s.images for s in statements])
+    return {"input_ids": ids, "attention_mask": mask, "pixel_values": images, "image_index": index}
 
 
 def _padded(rows: list[Tensor], n: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:

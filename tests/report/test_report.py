@@ -43,6 +43,7 @@ def made_up_row(name: str, accuracy: float, gflops: float) -> dict[str, Any]:
 REPORT: dict[str, Any] = {
     "schema": 1,
     "task": "vqa",
+    "texts": "questions",
     "data": "scenes",
     "split": "test",
     "n": 4001,

@@ -14,7 +14,8 @@ from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.evaluate import evaluating
 from madtp.prune import Trace
-from madtp.task.vqa import Prediction, VqaDataset, VqaTask, _shifted
+from madtp.task.base import Prediction, TaskDataset, _shifted
+from madtp.task.vqa import VqaTask
 from small import NANO, PATCHES, nano_model, processor, scenes
 
 
@@ -60,11 +61,11 @@ def test_a_batch_holds_images_once_and_every_answer_with_its_question(data: Data
     batch = task.collate([dataset[0], dataset[1]])
     assert batch["pixel_values"].shape == (2, 3, NANO.image, NANO.image)
     assert batch["image_index"].tolist() == [0, 0, 1]
-    assert [q.text for q in batch["questions"]] == [q.text for sample in data for q in sample.questions]
+    assert [q.text for q in batch["texts"]] == [q.text for sample in data for q in sample.questions]
     assert [s.image_id for s in batch["samples"]] == ["a", "b"]
     assert batch["answer_index"].tolist() == [0, 0, 1, 2, 2, 2]
     assert batch["answer_weights"].tolist() == pytest.approx([0.7, 0.3, 1.0, 0.5, 0.25, 0.25])
-    assert set(VqaTask.inputs(batch)) == {"pixel_values", "input_ids", "attention_mask", "image_index"}
+    assert set(task.inputs(batch)) == {"pixel_values", "input_ids", "attention_mask", "image_index"}
 
 
 def test_padding_stands_right_and_is_masked(data: Data[VqaSample]) -> None:
@@ -85,11 +86,11 @@ def test_padding_stands_right_and_is_masked(data: Data[VqaSample]) -> None:
 
 def test_answers_of_different_length_are_padded() -> None:
     task = VqaTask(processor())
-    ids, mask = task.answers(["red", "red circle red", "2"])
+    ids, mask = task.texts.said(["red", "red circle red", "2"])
     assert mask.tolist() == [[1, 1, 1, 0, 0], [1] * 5, [1, 1, 1, 0, 0]]
     assert [words(task, row)[0] for row in ids] == ["[DEC]"] * 3
     assert words(task, ids[0])[2:] == ["[SEP]", "[PAD]", "[PAD]"] and words(task, ids[1])[4] == "[SEP]"
-    assert torch.equal(task.answers(["red"])[0], ids[:1, :3]), "remembered ids are the same as fresh ones"
+    assert torch.equal(task.texts.said(["red"])[0], ids[:1, :3]), "remembered ids are the same as fresh ones"
 
 
 def test_a_vocabulary_without_enc_and_dec_falls_back_to_cls(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,24 +105,24 @@ def test_a_vocabulary_without_enc_and_dec_falls_back_to_cls(monkeypatch: pytest.
         def __call__(self, text: str, **_: Any) -> Any:
             return task.processor.tokenizer(text)
 
-    monkeypatch.setattr(task, "tokenizer", Tokenizer())
-    assert task.questions(["is there a circle?"])[0][0, 0] == 2
-    assert task.answers(["yes"])[0][0, 0] == 2
+    monkeypatch.setattr(task.texts, "tokenizer", Tokenizer())
+    assert task.texts.looking(["is there a circle?"])[0][0, 0] == 2
+    assert task.texts.said(["yes"])[0][0, 0] == 2
 
 
 def test_long_questions_are_cut() -> None:
-    ids, _ = VqaTask(processor()).questions(["circle " * 99])
+    ids, _ = VqaTask(processor()).texts.looking(["circle " * 99])
     assert ids.shape == (1, 35) and int(ids[0, -1]) == processor().tokenizer.sep_token_id
 
 
-def drawn(dataset: VqaDataset, order: list[int]) -> dict[int, list[str]]:
+def drawn(dataset: TaskDataset, order: list[int]) -> dict[int, list[str]]:
     return {i: [q.text for q in dataset[i][2]] for i in order}
 
 
 def test_the_draw_of_questions_depends_on_seed_epoch_and_index_alone() -> None:
     data = scenes("train", 7, questions=6)
 
-    def dataset(epoch: int, seed: int = 5) -> VqaDataset:
+    def dataset(epoch: int, seed: int = 5) -> TaskDataset:
         made = VqaTask(processor()).dataset(data, training=True, per_image=2, seed=seed, shift=2)
         made.epoch = epoch
         return made
@@ -214,7 +215,7 @@ def test_rank_picks_from_the_list_and_generate_says_anything(batch: dict[str, An
         ranked, encoded = VqaTask(processor(), "rank").predict(model, batch, answers)
         said, _ = VqaTask(processor()).predict(model, batch)
     assert all(p.answer in answers for p in ranked)
-    assert [p.truth for p in ranked] == [p.truth for p in said] == batch["questions"]
+    assert [p.truth for p in ranked] == [p.truth for p in said] == batch["texts"]
     assert [p.image_id for p in said] == [batch["samples"][i].image_id for i in batch["image_index"].tolist()]
     assert [p.objects for p in said] == [batch["samples"][i].objects for i in batch["image_index"].tolist()]
     assert all(p.answer == p.answer.strip() and "[" not in p.answer for p in said), "special tokens are not spoken"
@@ -231,7 +232,7 @@ def test_rank_gives_the_answer_of_least_loss(batch: dict[str, Any]) -> None:
         for i, p in enumerate(ranked):
             losses = {}
             for answer in answers:
-                ids, seen = task.answers([answer])
+                ids, seen = task.texts.said([answer])
                 losses[answer] = float(
                     model.text_decoder(
                         input_ids=ids,
@@ -310,8 +311,8 @@ def test_expected_answers_count_as_generated() -> None:
     long = question("what?", "red circle", "red", weights=(0.5, 0.5))
     short = question("how many?", "2", "red circle red", weights=(0.5, 0.5))
     sample = VqaSample("a", Plain("red", []), (long, short))
-    batch = task.collate([(torch.zeros(3, 2, 2), sample, [long, short])])
-    trace = task.expect_answers(Trace(), batch)
+    batch = task.collate([(torch.zeros(1, 3, 2, 2), sample, [long, short])])
+    trace = task.expect(Trace(), batch)
     assert [x.tolist() for x in (trace.decoder_tokens, trace.decoder_pairs, trace.decoder_sequences)] == [  # type: ignore[union-attr]
         [3, 2],
         [6, 3],
@@ -322,9 +323,9 @@ def test_expected_answers_count_as_generated() -> None:
 def test_an_example_is_a_file_and_a_question(tmp_path: Path) -> None:
     Image.new("RGB", (31, 17), "green").save(tmp_path / "green.png")
     task = VqaTask(processor())
-    item = task.example(str(tmp_path / "green.png"), "what color is the circle?")
+    item = task.example([str(tmp_path / "green.png")], "what color is the circle?")
     batch = task.collate([item])
     assert batch["pixel_values"].shape == (1, 3, NANO.image, NANO.image)
-    assert [q.text for q in batch["questions"]] == ["what color is the circle?"]
+    assert [q.text for q in batch["texts"]] == ["what color is the circle?"]
     with pytest.raises(InputError, match="no such image"):
-        task.example(str(tmp_path / "none.png"), "what?")
+        task.example([str(tmp_path / "none.png")], "what?")

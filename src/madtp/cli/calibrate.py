@@ -13,13 +13,14 @@ def calibrate(
     data: common.DataOption,
     reduction: ReductionOption,
     out: common.OutOption,
-    task: common.TaskOption = "vqa",
+    task: common.TaskOption = None,
     method: Annotated[str | None, typer.Option("--method", help="Change the method.", show_default=False)] = None,
     split: Annotated[str, typer.Option("--split", help="Split to measure on: train or val.")] = "val",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images to measure on.")] = 200,
     batch_size: common.BatchOption = 32,
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "float32",
+    skip_missing: common.SkipOption = False,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -35,8 +36,9 @@ def calibrate(
 
     common.check_task(task)
     check_reduction(reduction)
-    some = load_data("vqa", data, split, limit=limit)
     network, processor = common.load_model(model, device, dtype)
+    task = common.task_of(network, task, model)
+    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
     if method is not None:
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
     work = common.make_task(task, processor)
@@ -63,5 +65,5 @@ def calibrate(
     common.emit(
         result,
         as_json,
-        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_texts} questions",
+        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_texts} {work.text_name}",
     )

@@ -15,12 +15,15 @@ from madtp.errors import InputError
 stderr = Console(stderr=True)
 stdout = Console()
 
-TaskOption = Annotated[str, typer.Option("--task", help="What the model does: vqa.")]
+TaskOption = Annotated[
+    str | None,
+    typer.Option("--task", help="vqa, reasoning, caption, retrieval; default: the model's.", show_default=False),
+]
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or hub id.", show_default=False)]
 DataOption = Annotated[
     str,
     typer.Option(
-        "--data", help="Folder in easy-VQA's form, or scenes[:SEED[:N_TRAIN]] (generated).", show_default=False
+        "--data", help="Folder or file (docs/data.md), or scenes[:SEED[:N_TRAIN]] (generated).", show_default=False
     ),
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Output folder.", show_default=False)]
@@ -33,13 +36,31 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first so many images.", show_default=False)
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds another run.")]
-InferenceOption = Annotated[str, typer.Option("--inference", help="generate, or rank over the data's answer list.")]
+SkipOption = Annotated[bool, typer.Option("--skip-missing", help="Leave out samples whose pictures are not there.")]
+InferenceOption = Annotated[
+    str | None,
+    typer.Option("--inference", help="VQA: generate, or rank over the data's answer list.", show_default=False),
+]
+PromptOption = Annotated[
+    str | None, typer.Option("--prompt", help="Captioning: begins every caption.", show_default=False)
+]
+BeamsOption = Annotated[
+    int | None, typer.Option("--beams", min=1, help="Captioning: beams of the search.", show_default=False)
+]
+RerankOption = Annotated[
+    int | None,
+    typer.Option(
+        "--k-test", min=0, help="Retrieval: re-rank so many by the matching head; 0 = none.", show_default=False
+    ),
+]
 
 
-def check_task(task: str) -> None:
-    """Raises InputError for a task that is not there."""
-    if task != "vqa":
-        raise InputError(f"unknown task {task!r}", "--task", "use vqa")
+def check_task(task: str | None) -> None:
+    """Raises InputError for a task that is not there; None is the model's own."""
+    from madtp.data.load import TASKS
+
+    if task is not None and task not in TASKS:
+        raise InputError(f"unknown task {task!r}", "--task", f"use one of {', '.join(TASKS)}")
 
 
 def pick_device(device: str) -> str:
@@ -77,14 +98,21 @@ def resolved(model: str) -> str:
     return str(Path(model).resolve()) if Path(model).exists() else model
 
 
-def make_task(task: str, processor: Any, inference: str = "generate") -> Any:
-    """The task object. Raises InputError."""
-    from madtp.task.vqa import VqaTask
+def task_of(network: Any, asked: str | None, model: str) -> str:
+    """The model's task. Raises InputError if another was asked for."""
+    from madtp.task.registry import task_name
 
-    check_task(task)
-    if inference not in ("generate", "rank"):
-        raise InputError(f"unknown inference {inference!r}", "--inference", "use generate or rank")
-    return VqaTask(processor, "rank" if inference == "rank" else "generate")
+    name = task_name(network)
+    if asked not in (None, name):
+        raise InputError(f"is a model for {name}, not for {asked}", model, f"use --task {name} or another model")
+    return name
+
+
+def make_task(name: str, processor: Any, **options: Any) -> Any:
+    """The task object; options that are None are left to it. Raises InputError."""
+    from madtp.task.registry import make_task as make
+
+    return make(name, processor, **options)
 
 
 @contextmanager
@@ -123,7 +151,7 @@ def summary(result: dict[str, Any], title: str) -> Any:
     table = Table(title=title, show_header=False)
     gflops, tokens = result["gflops"], result["tokens"]
     for name, value in result["metrics"].items():
-        table.add_row(name, f"{100 * value:.2f}%  (n={result['n']}, {result['split']})")
+        table.add_row(name, f"{100 * value:.2f}  (of 100; n={result['n']}, {result['split']})")
     table.add_row(
         "GFLOPs",
         f"{gflops['mean']:.4g} of {gflops['dense']:.4g} dense (p50 {gflops['p50']:.4g}, p95 {gflops['p95']:.4g})",

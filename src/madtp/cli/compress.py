@@ -11,11 +11,14 @@ from madtp.cli.train import (
     EpochsOption,
     EvalOption,
     LrOption,
+    MomentumOption,
     PrecisionOption,
-    QuestionsOption,
+    QueueOption,
     ResumeOption,
     SaveOption,
     ShiftOption,
+    TextsOption,
+    ValOption,
     fit,
 )
 from madtp.errors import InputError
@@ -53,12 +56,12 @@ def compress(
     data: common.DataOption,
     reduction: BudgetsOption,
     out: common.OutOption,
-    task: common.TaskOption = "vqa",
+    task: common.TaskOption = None,
     method: MethodOption = "madtp",
     epochs: EpochsOption = 5,
     batch_size: common.BatchOption = 16,
     lr: LrOption = 3e-4,
-    questions: QuestionsOption = 6,
+    texts: TextsOption = 6,
     alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="Weight of the alignment loss.")] = 0.1,
     semantic_tokens: Annotated[
         int | None,
@@ -68,8 +71,13 @@ def compress(
     precision: PrecisionOption = "no",
     shift: ShiftOption = 0,
     eval_every: EvalOption = 1,
+    val_images: ValOption = 0,
     save_every: SaveOption = 100,
+    prompt: common.PromptOption = None,
+    momentum: MomentumOption = None,
+    queue: QueueOption = None,
     limit: common.LimitOption = None,
+    skip_missing: common.SkipOption = False,
     device: common.DeviceOption = "auto",
     seed: common.SeedOption = 0,
     resume: ResumeOption = False,
@@ -85,17 +93,21 @@ def compress(
     common.check_task(task)
     budgets = parse_budgets(reduction)
     config = TrainConfig(
-        epochs, batch_size, questions, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
-        eval_every=eval_every, save_every=save_every, reductions=budgets,
+        epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
+        eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
     )  # fmt: skip
-    training, validation = load_data("vqa", data, "train", limit=limit), load_data("vqa", data, "val", limit=limit)
     torch.manual_seed(seed)
     network, processor = common.load_model(model)
+    task = common.task_of(network, task, model)
+    work = common.make_task(task, processor, prompt=prompt, momentum=momentum, queue=queue)
+    training, validation = (
+        load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
+    )
     network.pruning = replace(network.pruning, method=method, alpha=alpha, temperature=None, reduction=None)
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"
     source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
-    result = fit(network, processor, task, training, validation, out, config, device, resume, overwrite, title, source)
+    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source)
     result = {**result, "reduction_asked": budgets[-1], "method": method}
     common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

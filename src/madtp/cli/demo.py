@@ -56,7 +56,15 @@ def demo(
         for row in rows:
             advance(8, f"timing, {row['name']}")
             row |= _time(network, task, data[:batch_size], row["temperature"])
-    head = {"task": "vqa", "data": data.name, "split": SPLIT, "n": rows[0]["n"], "model": "bundled demo-vqa", "seed": 0}
+    head = {
+        "task": "vqa",
+        "data": data.name,
+        "split": SPLIT,
+        "n": rows[0]["n"],
+        "texts": "questions",
+        "model": "bundled demo-vqa",
+        "seed": 0,
+    }
     how = {"batch_size": batch_size, "dtype": "float32", "device": str(network.device)}
     report = {"schema": SCHEMA, **head, **how, **settings(), "timed": "image tower and question encoder", "rows": rows}
     write_report(out, report, _examples(data, pictures))

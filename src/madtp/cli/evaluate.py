@@ -10,12 +10,15 @@ from madtp.cli import common
 def evaluate(
     model: common.ModelOption,
     data: common.DataOption,
-    task: common.TaskOption = "vqa",
+    task: common.TaskOption = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
     ] = None,
-    inference: common.InferenceOption = "generate",
+    inference: common.InferenceOption = None,
+    prompt: common.PromptOption = None,
+    beams: common.BeamsOption = None,
+    k_test: common.RerankOption = None,
     batch_size: common.BatchOption = 32,
     limit: common.LimitOption = None,
     device: common.DeviceOption = "auto",
@@ -23,21 +26,23 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
     ] = None,
+    skip_missing: common.SkipOption = False,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Accuracy, measured GFLOPs and tokens kept on a split."""
+    """Quality, measured GFLOPs and tokens kept on a split."""
     from madtp.data.load import load_data
     from madtp.evaluate import evaluate as run
     from madtp.files import claim_folder
     from madtp.report import settings, write_report
 
     common.check_task(task)
-    some = load_data("vqa", data, split, limit=limit)
     network, processor = common.load_model(model, device, dtype)
+    task = common.task_of(network, task, model)
+    work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
+    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
     if temperature is not None:
         network.temperature = temperature or None
-    work = common.make_task(task, processor, inference)
     if out is not None:
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
@@ -53,6 +58,7 @@ def evaluate(
             "data": some.name,
             "split": split,
             "n": table["n"],
+            "texts": work.text_name,
             "model": model,
             "batch_size": batch_size,
         }

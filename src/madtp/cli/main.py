@@ -39,11 +39,12 @@ def _main(
 
 
 def _register() -> None:
-    from madtp.cli import answers, calibrate, compress, convert, demo, evaluate, flops, predict, train
+    from madtp.cli import answers, bench, calibrate, compress, convert, demo, evaluate, flops, predict, train
 
     for verb in (demo.demo, train.train, compress.compress, calibrate.calibrate, evaluate.evaluate, predict.predict):
         app.command()(verb)
     app.command()(flops.flops)
+    app.command()(bench.bench)
     app.command()(convert.convert)
     app.command()(answers.answers)
 

@@ -1,4 +1,4 @@
-"""`madtp predict`: one answer about one image, and what was pruned for it."""
+"""`madtp predict`: one answer about one image (or two), and what was pruned for it."""
 
 from typing import Annotated, Any
 
@@ -10,37 +10,47 @@ from madtp.errors import InputError
 
 def predict(
     model: common.ModelOption,
-    image: Annotated[str, typer.Option("--image", help="Image file.", show_default=False)],
-    text: Annotated[str, typer.Option("--text", help="The question.", show_default=False)],
-    task: common.TaskOption = "vqa",
+    image: Annotated[
+        list[str], typer.Option("--image", help="Image file; twice for a statement about two.", show_default=False)
+    ],
+    text: Annotated[
+        str | None, typer.Option("--text", help="The question, statement or caption.", show_default=False)
+    ] = None,
+    task: common.TaskOption = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
     ] = None,
+    prompt: common.PromptOption = None,
+    beams: common.BeamsOption = None,
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "float32",
     as_json: common.JsonOption = False,
 ) -> None:
-    """Answer a question about an image; says how many tokens each block kept."""
+    """Answer a question, judge a statement or caption an image; says how many tokens each block kept."""
     from madtp.data.sample import is_text
     from madtp.evaluate import evaluating, to_device
-    from madtp.task.vqa import cost
+    from madtp.task.base import cost
 
-    if not is_text(text):
+    common.check_task(task)
+    if text is not None and not is_text(text):
         raise InputError("is not UTF-8", "--text", "use a terminal that writes UTF-8")
     network, processor = common.load_model(model, device, dtype)
-    work = common.make_task(task, processor)
+    task = common.task_of(network, task, model)
+    work = common.make_task(task, processor, prompt=prompt, beams=beams)
+    if text is None and task != "caption":
+        raise InputError("is missing", "--text", f"{task} needs a text")
     if temperature is not None:
         network.temperature = temperature or None
-    batch = to_device(work.collate([work.example(image, text)]), network.device)
+    batch = to_device(work.collate([work.example(image, text or "")]), network.device)
     with evaluating(network):
         (prediction,), encoded = work.predict(network, batch)
         run, full = cost(network, encoded.trace)
-    blocks: dict[str, list[int]] = {"vision": [], "text": []}
+    blocks: dict[str, list[int]] = {}
     for tower, _, tokens in encoded.trace.steps():
-        blocks[tower].append(tokens)
+        blocks.setdefault(tower, []).append(tokens)
     result: dict[str, Any] = {
         "task": task,
-        "image": image,
+        "image": image[0] if len(image) == 1 else image,
         "text": text,
         "answer": prediction.answer,
         "temperature": network.temperature,

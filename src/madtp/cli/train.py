@@ -10,8 +10,20 @@ from madtp.errors import InputError
 
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")]
 LrOption = Annotated[float, typer.Option("--lr", help="Peak learning rate (AdamW, warm-up, cosine).")]
-QuestionsOption = Annotated[
-    int, typer.Option("--questions", min=0, help="Most questions of an image an epoch; 0 = all.")
+TextsOption = Annotated[
+    int,
+    typer.Option(
+        "--texts", "--questions", min=0, help="Most questions, statements or captions of a sample an epoch; 0 = all."
+    ),
+]
+ValOption = Annotated[int, typer.Option("--val-images", min=0, help="Samples of val to validate on; 0 = all.")]
+MomentumOption = Annotated[
+    float | None,
+    typer.Option("--momentum", min=0.0, max=1.0, help="Retrieval: of the momentum towers.", show_default=False),
+]
+QueueOption = Annotated[
+    int | None,
+    typer.Option("--queue", min=0, help="Retrieval: length of the queues; 0 = none, plain loss.", show_default=False),
 ]
 AccumulateOption = Annotated[int, typer.Option("--accumulate", min=1, help="Batches a step.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="no (float32), bf16 or fp16.")]
@@ -24,17 +36,22 @@ ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run i
 def train(
     data: common.DataOption,
     out: common.OutOption,
-    task: common.TaskOption = "vqa",
+    task: common.TaskOption = None,
     size: Annotated[
-        str | None, typer.Option("--size", help="From scratch: tiny, small or base.", show_default=False)
+        str | None,
+        typer.Option("--size", help="From scratch: tiny, small or base; clip-tiny for CLIP.", show_default=False),
     ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="Fine-tune this one instead.", show_default=False)
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", help="From scratch, but from this model's towers as they fit.", show_default=False),
+    ] = None,
     epochs: EpochsOption = 10,
     batch_size: common.BatchOption = 16,
     lr: LrOption = 1e-3,
-    questions: QuestionsOption = 6,
+    texts: TextsOption = 6,
     tag_epochs: Annotated[
         int, typer.Option("--tag-epochs", min=0, help="First epochs for the image tower alone (from scratch).")
     ] = 0,
@@ -42,8 +59,13 @@ def train(
     precision: PrecisionOption = "no",
     shift: ShiftOption = 0,
     eval_every: EvalOption = 1,
+    val_images: ValOption = 0,
     save_every: SaveOption = 100,
+    prompt: common.PromptOption = None,
+    momentum: MomentumOption = None,
+    queue: QueueOption = None,
     limit: common.LimitOption = None,
+    skip_missing: common.SkipOption = False,
     device: common.DeviceOption = "auto",
     seed: common.SeedOption = 0,
     resume: ResumeOption = False,
@@ -54,38 +76,54 @@ def train(
     import torch
 
     from madtp.data.load import load_data
-    from madtp.model.sizes import SIZES, build_processor, build_vqa
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
     if (size is None) == (model is None):
         raise InputError("give one of --size and --model", "train", "e.g. --size tiny")
-    if size is not None and size not in SIZES:
-        raise InputError(f"unknown size {size!r}", "--size", f"one of {', '.join(SIZES)}")
+    if start is not None and size is None:
+        raise InputError("goes with --size", "--start", "leave it out: --model has its own towers")
     config = TrainConfig(
-        epochs, batch_size, questions, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
-        eval_every=eval_every, save_every=save_every, tag_epochs=tag_epochs,
+        epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
+        eval_every=eval_every, save_every=save_every, val_images=val_images, tag_epochs=tag_epochs,
     )  # fmt: skip
-    training, validation = load_data("vqa", data, "train", limit=limit), load_data("vqa", data, "val", limit=limit)
+    options = {"prompt": prompt, "momentum": momentum, "queue": queue}
     torch.manual_seed(seed)
+    network = processor = None
+    if model is not None:
+        network, processor = common.load_model(model)
+        network.temperature, task = None, common.task_of(network, task, model)
+    task = task or "vqa"
+    training, validation = (
+        load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
+    )
     if size is not None:
-        texts = [question.text for sample in training.samples for question in sample.questions]
-        texts += [answer for sample in training.samples for question in sample.questions for answer in question.answers]
-        processor = build_processor(SIZES[size], texts + list(training.answers))
-        network = build_vqa(SIZES[size], len(processor.tokenizer))
-    else:
-        network, processor = common.load_model(str(model))
-        network.temperature = None
+        network, processor = fresh(task, size, training, start, prompt)
+    work = common.make_task(task, processor, **options)
     source = {"model": common.resolved(model) if model else None, "size": size, "data": training.name, "limit": limit}
+    source |= {"start": common.resolved(start) if start else None}
     title = f"madtp train on {data}"
-    result = fit(network, processor, task, training, validation, out, config, device, resume, overwrite, title, source)
+    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source)
     common.emit(result, as_json, common.summary(result, f"{out}: best epoch by validation"))
+
+
+def fresh(task: str, size: str, training: Any, start: str | None, prompt: str | None) -> tuple[Any, Any]:
+    """A model of that size with fresh weights, from torch's random state, and a processor with the data's words."""
+    from madtp.model.sizes import build_fresh, find_size
+    from madtp.model.start import take_towers
+    from madtp.task.registry import task_class
+
+    texts = [*task_class(task).words_of(training), prompt or ""]
+    network, processor = build_fresh(task, find_size(size, task), texts)
+    if start is not None:
+        lender, old = common.load_model(start)
+        take_towers(network, processor.tokenizer.get_vocab(), lender, old.tokenizer.get_vocab(), start)
+    return network, processor
 
 
 def fit(
     network: Any,
-    processor: Any,
-    task: str,
+    work: Any,
     training: Any,
     validation: Any,
     out: Path,
@@ -101,9 +139,10 @@ def fit(
 
     from madtp.files import check_folder, claimed, write_json
     from madtp.report import settings
-    from madtp.train import STATE, Trainer
+    from madtp.resume import STATE
+    from madtp.train import Trainer
 
-    place, work = common.pick_device(device), common.make_task(task, processor)  # before a run that is there is touched
+    place = common.pick_device(device)  # before a run that is there is touched
     run = Trainer(network.to(place), work, training, validation, out, config, device=place, source=source)
     if resume:
         return _go(run, resume, title)

@@ -24,6 +24,27 @@ class Paired:
         """Median over pairs of baseline / contender; above 1 = the contender is faster."""
         return median(b / c for b, c in zip(self.baseline, self.contender, strict=True))
 
+    def account(self, reduction: float, examples: int) -> dict[str, float]:
+        """What the timings say beside the GFLOPs that were saved.
+
+        Args:
+            reduction: 1 - GFLOPs(contender) / GFLOPs(baseline), measured on the work that was timed.
+            examples: in each run.
+
+        Returns:
+            `reduction`; `dense_ms` and `pruned_ms` an example, medians over the pairs; `speedup`; `ideal`, the speed-up
+            if time went with GFLOPs; `efficiency = speedup / ideal`.
+        """
+        ideal = 1 / (1 - reduction)
+        return {
+            "reduction": round(reduction, 4),
+            "dense_ms": round(1000 * median(self.baseline) / examples, 3),
+            "pruned_ms": round(1000 * median(self.contender) / examples, 3),
+            "speedup": round(self.speedup, 3),
+            "ideal": round(ideal, 3),
+            "efficiency": round(self.speedup / ideal, 3),
+        }
+
 
 def time_once(work: Callable[[], object]) -> float:
     """Seconds of one run, the GPU's queue emptied at both ends."""

@@ -8,7 +8,7 @@ from madtp.data.gather import Request, group
 from madtp.data.sample import CaptionSample, Data
 from madtp.errors import InputError
 
-KARPATHY = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json")
+KARPATHY = ("dataset_coco.json", "dataset_flickr30k.json", "dataset_flickr8k.json", "dataset_scenes.json")
 # What is not val or test there trains: COCO's "restval" is the part of its val pictures that no split took.
 KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 FOLDERS = {

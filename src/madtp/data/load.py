@@ -135,7 +135,7 @@ def open_data(
         raise InputError(f"{limit} pictures are none", "limit", "use 1 or more")
     if isinstance(source, str) and source.split(":")[0] == "scenes":
         seed, n_train = parse_scenes(source)
-        return load_scenes(split, seed=seed, n_train=n_train, limit=limit)
+        return load_scenes(task, split, seed=seed, n_train=n_train, limit=limit)
     parts = [source] if isinstance(source, Path) or Path(source).exists() else _parts(source)
     found = [_find(str(part), Request(Path(part), task, split, limit, skip_missing, check_images)) for part in parts]
     if len(found) > 1 and split != "train":  # what only helps in training is no part of the other splits

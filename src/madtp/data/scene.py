@@ -26,6 +26,8 @@ COLORS: Mapping[str, tuple[int, int, int]] = {
 MAX_OBJECTS = 8
 """Counts are single words of the closed answer list, which ends at this number."""
 COLOR_JITTER = 10
+PICTURE, QUESTIONS, CAPTIONS, LEFT, RIGHT, STATEMENTS = range(6)
+"""What a stream of a scene's number is for, the last part of its key: new wording never moves a shape."""
 MAX_TILT = 18.0
 
 
@@ -102,7 +104,7 @@ class SceneSettings:
         sizes: smallest and largest diameter, as shares of the side; crowded scenes may go below.
         overlap: the largest share of a shape that another may hide, 0 to 0.4. A shape touches one other at most.
         clutter: strength of background lines and noise, 0 (none) to 3.
-        questions: number of questions a picture, 1 to 16.
+        questions: number of questions a picture (of statements a pair), 1 to 16.
 
     Raises:
         InputError: a value out of its range.
@@ -170,7 +172,9 @@ class Stream:
         return result
 
 
-def make_scene(seed: int, split: str, index: int, settings: SceneSettings | None = None) -> Scene:
+def make_scene(
+    seed: int, split: str, index: int, settings: SceneSettings | None = None, picture: int = PICTURE
+) -> Scene:
     """Scene number ``index`` of a split. Each has a random stream of its own, so any one can be made alone.
 
     Args:
@@ -178,9 +182,10 @@ def make_scene(seed: int, split: str, index: int, settings: SceneSettings | None
         split: "train", "val" or "test"; their streams never meet.
         index: 0 or more.
         settings: how hard it is; None for the defaults.
+        picture: PICTURE, or LEFT or RIGHT of a pair.
     """
     settings = settings or SceneSettings()
-    stream = Stream(seed, SPLITS.index(split), index, 0)
+    stream = Stream(seed, SPLITS.index(split), index, picture)
     fewest, most = settings.objects
     n = fewest + stream.below(most - fewest + 1)
     places = _place(stream, n, settings)

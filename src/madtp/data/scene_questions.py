@@ -4,19 +4,15 @@ Guessing is prevented where the question is made: a yes/no question is asked onl
 answer either way, and a coin then decides which; counts are drawn by their value before the thing counted is.
 """
 
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 
-from madtp.data.scene import COLORS, MAX_OBJECTS, SHAPES, Scene, SceneObject, Stream
+from madtp.data.scene import COLORS, MAX_OBJECTS, SHAPES, Scene, Stream
+from madtp.data.scene_facts import Facts, article, plural, relations
 
 YES_NO = ("yes", "no")
 ANSWERS = (*YES_NO, *(str(n) for n in range(MAX_OBJECTS + 1)), *COLORS, *SHAPES)
 """Every answer there is, each a single word."""
-APART = 0.15
-"""Two shapes are left or right of (above, below) each other only where their centres are this share of the side apart
-in that direction, and at least half as far as in the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +24,9 @@ class SceneQuestion:
     kind: str
 
 
-@dataclass(frozen=True)
-class _Facts:
-    scene: Scene
-
-    @cached_property
-    def colors(self) -> Counter[str]:
-        return Counter(thing.color for thing in self.scene.objects)
-
-    @cached_property
-    def shapes(self) -> Counter[str]:
-        return Counter(thing.shape for thing in self.scene.objects)
-
-    @cached_property
-    def pairs(self) -> Counter[tuple[str, str]]:
-        return Counter((thing.color, thing.shape) for thing in self.scene.objects)
-
-    def names(self, thing: SceneObject) -> list[str]:
-        """The noun phrases that mean this object and no other."""
-        names = [f"{thing.color} {thing.shape}"] if self.pairs[thing.color, thing.shape] == 1 else []
-        names += [thing.shape] if self.shapes[thing.shape] == 1 else []
-        return names + ([f"{thing.color} shape"] if self.colors[thing.color] == 1 else [])
-
-
 def ask(scene: Scene, stream: Stream, n: int) -> tuple[SceneQuestion, ...]:
     """Up to ``n`` different questions, all kinds in turn; where the scene gives no occasion for one, others step in."""
-    facts = _Facts(scene)
+    facts = Facts(scene)
     asked: dict[str, SceneQuestion] = {}
     kinds: list[str] = []
     for _ in range(6 * n):
@@ -73,29 +46,21 @@ def ask(scene: Scene, stream: Stream, n: int) -> tuple[SceneQuestion, ...]:
     return tuple(stream.shuffled(tuple(asked.values())))
 
 
-def _plural(shape: str) -> str:
-    return shape + ("es" if shape.endswith("s") else "s")
-
-
-def _a(phrase: str) -> str:
-    return f"an {phrase}" if phrase[0] in "aeiou" else f"a {phrase}"
-
-
-def _count(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion:
+def _count(facts: Facts, stream: Stream, yes: bool) -> SceneQuestion:
     if stream.random() < 0.25:
         return SceneQuestion("how many shapes are there?", str(len(facts.scene.objects)), "count")
     by_count: dict[int, list[str]] = {}
     for color in COLORS:
         by_count.setdefault(facts.colors[color], []).append(f"{color} shapes")
     for shape in SHAPES:
-        by_count.setdefault(facts.shapes[shape], []).append(_plural(shape))
+        by_count.setdefault(facts.shapes[shape], []).append(plural(shape))
     present = sorted(set(by_count) - {0})
     # None and one are to be had in nearly every scene; drawn like the rest they would be most of the answers.
     count = 0 if 0 in by_count and stream.random() < 0.15 else stream.choice([c for c in present for _ in range(c)])
     return SceneQuestion(f"how many {stream.choice(by_count[count])} are there?", str(count), "count")
 
 
-def _exist(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion:
+def _exist(facts: Facts, stream: Stream, yes: bool) -> SceneQuestion:
     answer = YES_NO[not yes]
     forms = []
     if len(facts.colors) < len(COLORS):
@@ -110,13 +75,13 @@ def _exist(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion:
         far = [(c, s) for c in COLORS for s in SHAPES if (c, s) not in facts.pairs]
         pairs = near if near and stream.random() < 0.5 else far
     forms.append([f"{color} {shape}" for color, shape in pairs])
-    return SceneQuestion(f"is there {_a(stream.choice(stream.choice(forms)))}?", answer, "exist")
+    return SceneQuestion(f"is there {article(stream.choice(stream.choice(forms)))}?", answer, "exist")
 
 
-def _compare(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
+def _compare(facts: Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     names: dict[str, int]
     if stream.random() < 0.5:
-        names = {_plural(shape): facts.shapes[shape] for shape in SHAPES}
+        names = {plural(shape): facts.shapes[shape] for shape in SHAPES}
     else:
         names = {f"{color} shapes": facts.colors[color] for color in COLORS}
     unequal = [(a, b) for a in names for b in names if names[a] > names[b]]
@@ -135,16 +100,9 @@ def _compare(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     return SceneQuestion(f"are there {word} {first} than {second}?", "no", "compare")
 
 
-def _relate(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
-    named = [(thing, names) for thing in facts.scene.objects if (names := facts.names(thing))]
-    apart = []
-    for a, a_names in named:
-        for b, b_names in named:
-            dx, dy = b.x - a.x, b.y - a.y
-            if dx >= max(APART, abs(dy) / 2):
-                apart += [("left of", a_names, b_names), ("right of", b_names, a_names)]
-            if dy >= max(APART, abs(dx) / 2):
-                apart += [("above", a_names, b_names), ("below", b_names, a_names)]
+def _relate(facts: Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
+    names = {thing: found for thing in facts.scene.objects if (found := facts.names(thing))}
+    apart = [(direction, names[first], names[second]) for first, direction, second in relations(tuple(names))]
     if not apart:
         return None
     direction, first, second = stream.choice(apart)
@@ -154,7 +112,7 @@ def _relate(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     return SceneQuestion(text, YES_NO[not yes], "relate")
 
 
-def _color(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
+def _color(facts: Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     things = [thing for thing in facts.scene.objects if facts.shapes[thing.shape] == 1]
     if not things:
         return None
@@ -162,7 +120,7 @@ def _color(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     return SceneQuestion(f"what color is the {thing.shape}?", thing.color, "color")
 
 
-def _shape(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
+def _shape(facts: Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     things = [thing for thing in facts.scene.objects if facts.colors[thing.color] == 1]
     if not things:
         return None
@@ -170,7 +128,7 @@ def _shape(facts: _Facts, stream: Stream, yes: bool) -> SceneQuestion | None:
     return SceneQuestion(f"what shape is the {thing.color} thing?", thing.shape, "shape")
 
 
-KINDS: Mapping[str, Callable[[_Facts, Stream, bool], SceneQuestion | None]] = {
+KINDS: Mapping[str, Callable[[Facts, Stream, bool], SceneQuestion | None]] = {
     "count": _count,
     "compare": _compare,
     "relate": _relate,
@@ -181,5 +139,5 @@ KINDS: Mapping[str, Callable[[_Facts, Stream, bool], SceneQuestion | None]] = {
 _FUNCTION_WORDS = (
     "how many shapes are there is a an more fewer than the left right of above below what color shape thing"
 )
-WORDS = frozenset(_FUNCTION_WORDS.split()).union(COLORS, SHAPES, (_plural(shape) for shape in SHAPES))
+WORDS = frozenset(_FUNCTION_WORDS.split()).union(COLORS, SHAPES, (plural(shape) for shape in SHAPES))
 """Every word of every question."""

@@ -1,4 +1,4 @@
-"""Scenes as a data set: made in memory from a seed, or written to a folder in easy-VQA's form."""
+"""Scenes as data sets of every task: made in memory from a seed, or written to a folder that is read back equal."""
 
 import json
 import logging
@@ -6,33 +6,22 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-from PIL import Image
-
-from madtp.data.sample import SPLITS, Data, Question, VqaSample
-from madtp.data.scene import Scene, SceneSettings, Stream, make_scene
-from madtp.data.scene_draw import draw_scene
-from madtp.data.scene_questions import ANSWERS, SceneQuestion, ask
+from madtp.data.sample import SPLITS, Data
+from madtp.data.scene import Scene, SceneSettings
+from madtp.data.scene_files import BESIDE, WRITERS, json_list
+from madtp.data.scene_questions import ANSWERS
+from madtp.data.scene_samples import MAKERS
 from madtp.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 N_TRAIN, N_VAL, N_TEST = 8000, 500, 1000
 SCHEMA = 1
-
-
-@dataclass(frozen=True, slots=True)
-class SceneImage:
-    """A scene as a picture that is drawn each time it is opened."""
-
-    scene: Scene
-
-    def open(self) -> Image.Image:
-        """The picture, mode RGB."""
-        return draw_scene(self.scene)
 
 
 def parse_scenes(source: str) -> tuple[int, int]:
@@ -45,45 +34,49 @@ def parse_scenes(source: str) -> tuple[int, int]:
     if word != "scenes" or len(rest) > 2 or not all(re.fullmatch("[0-9]{1,10}", part) for part in rest):
         raise InputError("is not a scenes source", source, "write scenes, scenes:SEED or scenes:SEED:N_TRAIN")
     seed, n_train = [int(part) for part in rest] + [0, N_TRAIN][len(rest) :]
-    _check(seed, n_train)
+    _check("vqa", seed, n_train)
     return seed, n_train
 
 
 def load_scenes(
+    task: str,
     split: str = "train",
     *,
     seed: int = 0,
     n_train: int = N_TRAIN,
     limit: int | None = None,
     settings: SceneSettings | None = None,
-) -> Data[VqaSample]:
+) -> Data[Any]:
     """One split of the scenes of a seed, in memory; pictures are drawn when opened.
 
     Val (500) and test (1000) do not depend on ``n_train``, and a smaller train is the beginning of a larger one.
+    Questions and captions are about the same pictures, statements about pairs of others.
+
+    Args:
+        task: "vqa", "caption" or "retrieval" (captions), "reasoning" (statements about two pictures).
+        split: "train", "val" or "test".
+        seed: seeds everything.
+        n_train: pictures (or pairs) in train.
+        limit: only the first this many samples.
+        settings: how hard the scenes are.
 
     Raises:
-        InputError: ``split``, ``seed`` or ``n_train`` out of range.
+        InputError: ``task``, ``split``, ``seed`` or ``n_train`` out of range.
     """
     settings = settings or SceneSettings()
-    _check(seed, n_train)
+    _check(task, seed, n_train)
     if split not in SPLITS:
         raise InputError(f"unknown split {split!r}", "split", f"use one of {', '.join(SPLITS)}")
     n = {"train": n_train, "val": N_VAL, "test": N_TEST}[split]
-    samples = []
-    number = 0
-    for index in range(n if limit is None else min(n, limit)):
-        scene, asked = _scene_and_questions(seed, split, index, settings)
-        questions = []
-        for question in asked:
-            questions.append(Question(question.text, (question.answer,), (1.0,), f"{split}-{number}", question.kind))
-            number += 1
-        samples.append(VqaSample(str(index), SceneImage(scene), tuple(questions), len(scene.objects)))
-    return Data(tuple(samples), f"scenes:{seed}:{n_train}", split, ANSWERS)
+    n = n if limit is None else min(n, limit)
+    samples = tuple(MAKERS[task](seed, split, n, settings))
+    return Data(samples, f"scenes:{seed}:{n_train}", split, ANSWERS if task == "vqa" else ())
 
 
 def write_scenes(
     folder: str | Path,
     *,
+    task: str = "vqa",
     seed: int = 0,
     n_train: int = N_TRAIN,
     n_val: int = N_VAL,
@@ -91,15 +84,17 @@ def write_scenes(
     settings: SceneSettings | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write the scenes of a seed as a folder in easy-VQA's form, which `load_data` reads back equal.
+    """Write the scenes of a seed as a folder in a form that others use too, which `load_data` reads back.
 
-    Each split also gets ``scenes.json``: the symbolic scenes and the kind of each question. Everything is written
+    Questions go in easy-VQA's form, captions (both tasks of them) in Karpathy's, statements in NLVR2's. Each split also
+    gets ``scenes.json``: the symbolic scenes, and the kind of each question. Everything is written
     beside ``folder`` and moved into place when complete, so a killed run leaves no folder that looks whole.
 
     Args:
         folder: where; it must not hold anything yet.
+        task: one of `MAKERS`.
         seed: seeds everything.
-        n_train, n_val, n_test: pictures in each split, at least 1.
+        n_train, n_val, n_test: pictures (or pairs) in each split, at least 1.
         settings: how hard the scenes are.
         overwrite: replace a folder that this function wrote before (no other is ever replaced).
 
@@ -112,17 +107,18 @@ def write_scenes(
     folder, settings = Path(folder), settings or SceneSettings()
     sizes = {"train": n_train, "val": n_val, "test": n_test}
     for n in sizes.values():
-        _check(seed, n)
+        _check(task, seed, n)
     _check_free(folder, overwrite)
     part: Path | None = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         part = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".part", dir=folder.parent))
         part.chmod(0o755)
-        for split, n in sizes.items():
-            _write_split(part / split, seed, split, n, settings)
-            logger.info("%s: %d pictures written", split, n)
-        (part / "answers.txt").write_text("\n".join(ANSWERS) + "\n", encoding="utf-8")
+        splits = {split: MAKERS[task](seed, split, n, settings) for split, n in sizes.items()}
+        for split, notes in WRITERS[task](part, splits):
+            head = {"schema": SCHEMA, "seed": seed, "split": split, "settings": asdict(settings)}
+            _write_notes(part / split / "scenes.json", head, notes)
+            logger.info("%s: %d pictures written", split, len(notes))
         _move_into_place(part, folder)
     except OSError as error:
         raise InputError(f"cannot write: {error.strerror or error}", folder, "free the disk or move") from error
@@ -150,41 +146,18 @@ def read_scenes(folder: str | Path, split: str = "train") -> dict[str, Scene]:
         raise InputError(f"is not a scenes file: {error}", path) from error
 
 
-def _check(seed: int, n: int) -> None:
+def _check(task: str, seed: int, n: int) -> None:
+    if task not in MAKERS:
+        raise InputError(f"unknown task {task!r}", "scenes", f"use one of {', '.join(MAKERS)}")
     if not 0 <= seed < 2**32:
         raise InputError(f"seed {seed} is out of range", "scenes", "use 0 to 4294967295")
     if not 1 <= n <= 10_000_000:
         raise InputError(f"{n} pictures cannot be made", "scenes", "use 1 to 10 million")
 
 
-def _scene_and_questions(
-    seed: int, split: str, index: int, settings: SceneSettings
-) -> tuple[Scene, tuple[SceneQuestion, ...]]:
-    # Questions draw from a stream of their own: new wording never moves a shape.
-    stream = Stream(seed, SPLITS.index(split), index, 1)
-    scene = make_scene(seed, split, index, settings)
-    return scene, ask(scene, stream, settings.questions)
-
-
-def _write_split(folder: Path, seed: int, split: str, n: int, settings: SceneSettings) -> None:
-    images = folder / "images"
-    images.mkdir(parents=True)
-    questions: list[str] = []
-    scenes: list[str] = []
-    for index in range(n):
-        scene, asked = _scene_and_questions(seed, split, index, settings)
-        draw_scene(scene).save(images / f"{index}.png")
-        questions += [json.dumps([question.text, question.answer, index]) for question in asked]
-        scenes.append(json.dumps({"image": index, "kinds": [q.kind for q in asked], "scene": scene.to_dict()}))
-    (folder / "questions.json").write_text(_lines(questions) + "\n", encoding="utf-8")
-    head: Mapping[str, object] = {"schema": SCHEMA, "seed": seed, "split": split, "settings": asdict(settings)}
+def _write_notes(path: Path, head: Mapping[str, object], notes: Sequence[str]) -> None:
     opening = json.dumps(head)[:-1]
-    (folder / "scenes.json").write_text(f'{opening}, "scenes": {_lines(scenes)}}}\n', encoding="utf-8")
-
-
-def _lines(entries: Iterable[str]) -> str:
-    """A JSON list, one entry a line."""
-    return "[\n" + ",\n".join(entries) + "\n]"
+    path.write_text(f'{opening}, "scenes": {json_list(notes)}}}\n', encoding="utf-8")
 
 
 def _check_free(folder: Path, overwrite: bool) -> None:
@@ -194,9 +167,9 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise InputError("holds something already", folder, "choose another or overwrite")
-    if {entry.name for entry in folder.iterdir()} != {"answers.txt", *SPLITS} or not all(
-        (folder / split / "scenes.json").is_file() for split in SPLITS
-    ):
+    names = {entry.name for entry in folder.iterdir()}
+    ours = names >= {*SPLITS} and names - {*SPLITS} in BESIDE
+    if not ours or not all((folder / split / "scenes.json").is_file() for split in SPLITS):
         raise InputError("is not a folder of scenes, so it is not replaced", folder, "choose another")
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from madtp.model.attention_blocked import blocked
+from madtp.model.attention_blocked import blocked, later
 from madtp.model.attention_plan import plan
 
 Backend = Literal["auto", "dense", "blocked", "sdpa"]
@@ -56,6 +56,7 @@ def attend(
     key_lengths: Tensor,
     *,
     rows: Rows | None = None,
+    causal: bool = False,
     backend: str = "auto",
     dropout: float = 0.0,
 ) -> tuple[Tensor, Statistics | None]:
@@ -68,6 +69,7 @@ def attend(
         query_lengths: `[b]` queries of each instance, CPU; 0 is allowed.
         key_lengths: `[b]` keys of each instance, CPU.
         rows: asks for `Statistics` of self-attention, saying which rows they read.
+        causal: self-attention in which a query sees its own and earlier keys only.
         backend: see the module's text.
         dropout: probability of dropping an attention probability; the statistics are taken before it.
 
@@ -80,7 +82,7 @@ def attend(
     Under autocast it computes in the type of its inputs all the same, statistics in float32 at least.
     """
     with torch.autocast(query.device.type, enabled=False):
-        return _attend(query, key, value, query_lengths, key_lengths, rows, backend, dropout)
+        return _attend(query, key, value, query_lengths, key_lengths, rows, causal, backend, dropout)
 
 
 def _attend(
@@ -90,23 +92,26 @@ def _attend(
     query_lengths: Tensor,
     key_lengths: Tensor,
     rows: Rows | None,
+    causal: bool,
     backend: str,
     dropout: float,
 ) -> tuple[Tensor, Statistics | None]:
     if backend not in BACKENDS:
         raise ValueError(f"attention backend is one of {', '.join(BACKENDS)}, got {backend!r}")
+    if causal and key_lengths is not query_lengths and not torch.equal(key_lengths, query_lengths):
+        raise ValueError("causal attention is self-attention: every query needs a key of its own")
     if backend == "auto":
         backend = "dense" if dropout and rows is not None else "blocked" if rows is not None else "sdpa"
     if backend == "dense":
-        return _dense(query, key, value, query_lengths, key_lengths, rows, dropout)
+        return _dense(query, key, value, query_lengths, key_lengths, rows, causal, dropout)
     if backend == "blocked":
         if dropout:
             raise ValueError("attention backend 'blocked' has no dropout; use 'dense' or 'auto'")
-        out, class_row, column = blocked(query, key, value, query_lengths, key_lengths, rows)
+        out, class_row, column = blocked(query, key, value, query_lengths, key_lengths, rows, causal)
         return out, None if rows is None else Statistics(class_row, column)
     if rows is not None:
         raise ValueError("attention backend 'sdpa' gives no statistics; use 'blocked', 'dense' or 'auto'")
-    return _sdpa(query, key, value, query_lengths, key_lengths, dropout), None
+    return _sdpa(query, key, value, query_lengths, key_lengths, causal, dropout), None
 
 
 def _dense(
@@ -116,6 +121,7 @@ def _dense(
     query_lengths: Tensor,
     key_lengths: Tensor,
     rows: Rows | None,
+    causal: bool,
     dropout: float,
 ) -> tuple[Tensor, Statistics | None]:
     outs, class_rows, columns = [], [], []
@@ -127,6 +133,8 @@ def _dense(
     )
     for q, k, v in splits:
         score = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
+        if causal:
+            score = score.masked_fill(later(len(q), q.device), float("-inf"))
         probability = torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
         if rows is not None:
             class_rows.append(probability[:, -1 if rows.tail else 0].T)
@@ -137,16 +145,17 @@ def _dense(
 
 
 def _sdpa(
-    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor, dropout: float
+    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor, causal: bool, dropout: float
 ) -> Tensor:
     chunks = plan(query_lengths, key_lengths, query.shape[1], query.device, limit=None)
     if not chunks:  # no instance has a query
         return torch.zeros_like(query)
     outs = []
     for chunk in chunks:
-        mask = None if chunk.key.even else chunk.key.mask[:, None, None]
+        # where no token sees a later one, none sees the padding behind the last
+        mask = None if chunk.key.even or causal else chunk.key.mask[:, None, None]
         q, k, v = chunk.query.take(query), chunk.key.take(key), chunk.key.take(value)
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
         outs.append(chunk.query.pack(o.transpose(1, 2)))
     if len(chunks) == 1 and chunks[0].query.place is not None:
         return outs[0]

@@ -21,24 +21,37 @@ CPU_BLOCK, GPU_BLOCK = 1 << 19, 1 << 26
 
 
 def blocked(
-    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor, rows: "Rows | None"
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    rows: "Rows | None",
+    causal: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output `[t, h, d]`, class row `[t, h]` and column `[t]` (the last two empty without `rows`); see `attend`."""
     limit = CPU_BLOCK if query.device.type == "cpu" else GPU_BLOCK
     heads = query.shape[1]
     chunks = plan(query_lengths, key_lengths, heads, query.device, limit)
-    work = [_Work(chunk, rows, max(1, limit // (chunk.size * heads * chunk.key.n))) for chunk in chunks]
+    work = [_Work(chunk, rows, max(1, limit // (chunk.size * heads * chunk.key.n)), causal) for chunk in chunks]
     out: tuple[Tensor, Tensor, Tensor] = _Blocked.apply(query, key, value, work, rows is not None)
     return out
 
 
+def later(n: int, device: torch.device, block: slice = slice(None)) -> Tensor:
+    """`[bq, n]` True at the keys that a query, those of `block` out of n, does not see in causal attention."""
+    position = torch.arange(n, device=device)
+    return position > position[block, None]
+
+
 @dataclass(frozen=True)
 class _Work:
-    """A chunk, which rows its statistics read, and how many queries make a block."""
+    """A chunk, which rows its statistics read, how many queries make a block, and if they see earlier keys only."""
 
     chunk: Chunk
     rows: "Rows | None"
     queries: int
+    causal: bool
 
     @property
     def blocks(self) -> list[slice]:
@@ -65,10 +78,16 @@ class _Work:
         return torch.bmm(self.content[:, :, block].to(best.dtype), best)[:, 0]
 
     @cached_property
-    def _bias(self) -> Tensor:
-        """`[c, 1, 1, n]` 0 at keys, -inf at padding."""
+    def _padding(self) -> Tensor:
+        """`[c, 1, 1, n]` True at padding."""
+        return ~self.chunk.key.mask[:, None, None]
+
+    def _hidden(self, block: slice) -> Tensor | None:
+        """The keys that the queries of a block do not see, to be expanded to `[c, h, bq, n]`; None = they see all."""
         side = self.chunk.key
-        return torch.zeros(side.mask.shape, device=side.device).masked_fill_(~side.mask, float("-inf"))[:, None, None]
+        if self.causal:  # no token sees the padding behind the last
+            return later(side.n, side.device, block)[None, None]
+        return None if side.even else self._padding
 
     @cached_property
     def _pooled(self) -> Tensor:
@@ -95,12 +114,14 @@ class _Work:
         inside = ((self._pooled >= block.start) & (self._pooled < block.stop)).nonzero().view(-1)
         gradient[inside, :, self._pooled[inside] - block.start] += row[inside]
 
-    def probability(self, query: Tensor, key_t: Tensor) -> Tensor:
-        """`softmax(q k^T)` `[c, h, bq, n]`, float32 at least; the scale is in `query` already."""
-        if self.chunk.key.even:
+    def probability(self, query: Tensor, key_t: Tensor, block: slice) -> Tensor:
+        """`softmax(q k^T)` `[c, h, bq, n]` of a block, float32 at least; the scale is in `query` already."""
+        query, hidden = query[:, :, block], self._hidden(block)
+        if hidden is None:
             score = _matmul(query, key_t)
         else:  # the mask goes in with the product: one pass over the scores less
-            bias = self._bias.to(query.dtype).expand(-1, query.shape[1], -1, -1).flatten(0, 1)
+            bias = query.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+            bias = bias.expand(*query.shape[:2], -1, -1).flatten(0, 1)
             score = torch.baddbmm(bias, query.flatten(0, 1), key_t.flatten(0, 1)).view(*query.shape[:3], -1)
         return torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
 
@@ -130,7 +151,7 @@ class _Blocked(torch.autograd.Function):
             outputs, sums = [], None
             row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device) if statistics else None
             for block in part.blocks:
-                probability = part.probability(q[:, :, block], k_t)
+                probability = part.probability(q, k_t, block)
                 outputs.append(_matmul(probability.to(v.dtype), v))
                 if row is not None:
                     some = part.column(probability.amax(1), block)
@@ -166,7 +187,7 @@ class _Blocked(torch.autograd.Function):
                 d_column = chunk.key.take(grad_column[:, None, None])[:, :, None, :, 0]
             d_q, d_k, d_v = [], torch.zeros_like(k), torch.zeros_like(v)
             for block in part.blocks:
-                probability = part.probability(q[:, :, block], k.transpose(-1, -2))
+                probability = part.probability(q, k.transpose(-1, -2), block)
                 d_v += _matmul(probability.transpose(-1, -2).to(v.dtype), d_out[:, :, block])
                 d_p = _matmul(d_out[:, :, block], v.transpose(-1, -2)).to(probability.dtype)
                 if ctx.statistics:

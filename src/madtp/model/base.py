@@ -1,6 +1,7 @@
 """What all of our models share: the pruning settings, the guidance, and wrapping a stock model without copying it."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -8,7 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
-from madtp.model.block import Guidance, Pruner
+from madtp.model.block import Guidance, Pruner, TokenMap
 from madtp.model.config import PruneConfig
 from madtp.prune import METHODS, Trace
 
@@ -41,7 +42,8 @@ class Pruned:
     def temperature(self, value: float | None) -> None:
         self.pruning = PruneConfig(**{**self.pruning.to_dict(), "temperature": value, "reduction": None})
 
-    def _pruner(self, tower: str, trace: Trace, *, gather: bool, provenance: bool) -> Pruner:
+    def _pruner(self, tower: str, trace: Trace, *, gather: bool, provenance: bool, **others: Any) -> Pruner:
+        """The pruning of one tower in one forward; `others` are further fields of `Pruner`."""
         settings = self.pruning
         return Pruner(
             tower=tower,
@@ -49,10 +51,11 @@ class Pruned:
             method=METHODS[settings.method],
             strength=settings.temperature,
             semantic=self.madtp_guidance.semantic_tokens,
-            query_map=self.madtp_guidance.query_map(tower),
+            query_map=partial(self.madtp_guidance.query_map, tower),
             gather=gather,
             provenance=provenance,
             training=self.training,  # type: ignore[attr-defined]
+            **others,
         )
 
     def renew_semantic_tokens(self, count: int) -> None:
@@ -66,6 +69,17 @@ class Pruned:
         """Semantic tokens of unit expected norm, so that affinities start in the size of the tokens' entries."""
         if isinstance(module, Guidance):
             init.normal_(module.semantic_tokens, mean=0.0, std=module.semantic_tokens.shape[-1] ** -0.5)
+        elif isinstance(module, TokenMap):  # the host would give CLIP's a standard deviation of 1
+            init.normal_(module.weight, mean=0.0, std=module.in_features**-0.5)
+            init.zeros_(module.bias)
+
+    @classmethod
+    def _config_of(cls, model: PreTrainedModel, **madtp: Any) -> Any:
+        """Our configuration for the sizes of `model`."""
+        settings = {
+            k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures", "madtp")
+        }
+        return cls.config_class(**settings, madtp=PruneConfig(**madtp).to_dict())  # type: ignore[attr-defined]
 
     @classmethod
     def from_dense(cls, model: PreTrainedModel, **madtp: Any) -> Self:
@@ -80,10 +94,7 @@ class Pruned:
         """
         if not isinstance(model, cls.stock_class):
             raise TypeError(f"{cls.__name__}.from_dense takes a {cls.stock_class.__name__}, got {type(model).__name__}")
-        settings = {
-            k: v for k, v in model.config.to_dict().items() if k not in ("model_type", "architectures", "madtp")
-        }
-        config = cls.config_class(**settings, madtp=PruneConfig(**madtp).to_dict())  # type: ignore[attr-defined]
+        config = cls._config_of(model, **madtp)
         with torch.device("meta"):
             ours = cls(config)  # type: ignore[call-arg]
         theirs = dict(model.named_modules())

@@ -10,6 +10,8 @@ from transformers import BlipForQuestionAnswering, BlipTextConfig
 from madtp.model.base import Pruned
 from madtp.model.block import Guidance
 from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.decoding import asked_for, count_forced, count_generated, ended
+from madtp.model.gaze import one_image
 from madtp.model.output import Encoded, MadtpBlipVqaOutput
 from madtp.model.ragged import Ragged
 from madtp.model.text import MadtpBlipTextDecoder, MadtpBlipTextModel
@@ -47,6 +49,12 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         """The image tower alone, as it prunes now: `[b, 3, height, width]` pixels to ragged tokens."""
         return self.vision_model(pixel_values, self._pruner("vision", Trace(), gather=False, provenance=False))
 
+    @property
+    def word_vectors(self) -> Tensor:
+        """`[vocabulary, c]` the decoder's output word embeddings."""
+        weight: Tensor = self.text_decoder.get_output_embeddings().weight
+        return weight
+
     def encode(
         self,
         input_ids: Tensor,
@@ -73,7 +81,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             ValueError: `image_index` descends, or names an image that is not there.
         """
         images, questions = pixel_values.shape[0], input_ids.shape[0]
-        image_index = _checked(image_index, images, questions)
+        image_index = one_image(image_index, images, questions)
         trace = Trace(image_index=image_index)
         backend = self.pruning.attention
         seer = self._pruner("vision", trace, gather=align, provenance=provenance)
@@ -136,7 +144,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             decoder_input_ids = labels.masked_fill(labels == -100, self.decoder_pad_token_id)
         if labels is not None and decoder_attention_mask is not None:
             labels = labels.masked_fill(decoder_attention_mask == 0, -100)
-        states, mask = encoded.question.padded()
+        states, mask = encoded.states()
         questions = len(states)
         if answer_index is not None:
             states, mask = states.index_select(0, answer_index), mask.index_select(0, answer_index)
@@ -148,7 +156,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             labels=labels,
             reduction="mean" if answer_weights is None else "none",
         )
-        _count_decoder(encoded.trace, decoder_input_ids, decoder_attention_mask, answer_index, questions)
+        count_forced(encoded.trace, decoder_input_ids, decoder_attention_mask, answer_index, questions)
         loss = loss_task = answer.loss
         if loss_task is not None and answer_weights is not None:
             loss = loss_task = (loss_task * answer_weights).sum() / questions
@@ -185,7 +193,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
                 image_index,
                 interpolate_pos_encoding=interpolate_pos_encoding,
             )
-        states, mask = encoded.question.padded()
+        states, mask = encoded.states()
         start = torch.full((len(states), 1), self.decoder_start_token_id, device=states.device)
         eos, pad = self.config.text_config.sep_token_id, self.config.text_config.pad_token_id
         out: Tensor = self.text_decoder.generate(
@@ -196,11 +204,10 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             encoder_attention_mask=mask,
             **generate_kwargs,
         )
-        steps = ((out != pad).sum(-1) - 1).clamp(min=1).cpu()  # the last token is never fed back
-        beams = int(generate_kwargs.get("num_beams", 1) or 1)
-        trace = encoded.trace
-        trace.decoder_tokens, trace.decoder_pairs = steps * beams, steps * (steps + 1) // 2 * beams
-        trace.decoder_sequences = torch.full_like(steps, beams)
+        beams = asked_for("num_beams", generate_kwargs, self.text_decoder)
+        out, lengths = ended(out, 1, eos, pad)
+        one = torch.ones(len(states), dtype=torch.long)
+        count_generated(encoded.trace, lengths.view(len(states), -1), one, beams)
         return out
 
     @torch.no_grad()
@@ -234,7 +241,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             raise ValueError("rank needs at least one answer, each of the start token and at least one more")
         if encoded is None:
             encoded = self.encode(input_ids, pixel_values, attention_mask, image_index)
-        states, mask = encoded.question.padded()
+        states, mask = encoded.states()
         questions, k = len(states), min(k, len(answer_ids))
         start = answer_ids[:1, :1].expand(questions, 1)
         first = self.text_decoder(input_ids=start, encoder_hidden_states=states, encoder_attention_mask=mask).logits
@@ -253,6 +260,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         trace = encoded.trace
         trace.decoder_tokens, trace.decoder_pairs = lengths.sum(-1) + 1, lengths.square().sum(-1) + 1
         trace.decoder_sequences = torch.full((questions,), k + 1)
+        trace.decoder_logits = None
         return best.gather(1, loss.view(questions, k).argmin(1, keepdim=True))[:, 0]
 
 
@@ -263,27 +271,3 @@ def _decoder_config(text: BlipTextConfig) -> BlipTextConfig:
     text = copy.deepcopy(text)
     text.encoder_hidden_size = text.hidden_size
     return text
-
-
-def _checked(image_index: Tensor | None, images: int, questions: int) -> Tensor:
-    """`image_index` on the CPU, its default filled in."""
-    if image_index is None:
-        if images != questions:
-            raise ValueError(f"{questions} questions for {images} images: image_index must say which asks about which")
-        return torch.arange(images)
-    index = image_index.cpu()
-    if index.shape != (questions,) or bool((index.diff() < 0).any()):
-        some = index.tolist()[:9]
-        raise ValueError(f"image_index must hold {questions} image numbers in ascending order, got {some}...")
-    if questions and not 0 <= int(index[0]) <= int(index[-1]) < images:
-        raise ValueError(f"image_index must lie in 0..{images - 1}, got {int(index[0])}..{int(index[-1])}")
-    return index
-
-
-def _count_decoder(trace: Trace, ids: Tensor, mask: Tensor | None, index: Tensor | None, questions: int) -> None:
-    lengths = (torch.full((len(ids),), ids.shape[1]) if mask is None else mask.sum(-1)).cpu()
-    owner = torch.arange(questions) if index is None else index.cpu()
-    zero = torch.zeros(questions, dtype=torch.long)
-    trace.decoder_tokens = zero.index_add(0, owner, lengths)
-    trace.decoder_pairs = zero.index_add(0, owner, lengths.square())
-    trace.decoder_sequences = zero.index_add(0, owner, torch.ones_like(lengths))

@@ -27,9 +27,33 @@ class Guidance(nn.Module):
         self.semantic_tokens = nn.Parameter(torch.empty(count, width))
         self.vision_map = nn.Linear(vision_width, width) if vision_width != width else None
 
-    def query_map(self, tower: str) -> nn.Module | None:
-        """The map of a tower's tokens into the semantic tokens' width; None = identity."""
+    def query_map(self, tower: str, block: int) -> nn.Module | None:
+        """The map of a tower's tokens into the semantic tokens' width, before a block; None = identity."""
         return self.vision_map if tower == "vision" else None
+
+
+class TokenMap(nn.Linear):
+    """A linear map of tokens whose fresh weights keep their size (see `Pruned._init_guidance`)."""
+
+
+class BlockGuidance(Guidance):
+    """The semantic tokens, and a map into their width for every block of both towers, as the method has it for CLIP.
+
+    Args:
+        count: K.
+        width: D.
+        vision: width and number of blocks of the image tower.
+        text: the same of the text tower.
+    """
+
+    def __init__(self, count: int, width: int, vision: tuple[int, int], text: tuple[int, int]) -> None:
+        super().__init__(count, width, vision_width=width)
+        self.vision_maps = nn.ModuleList(TokenMap(vision[0], width) for _ in range(vision[1]))
+        self.text_maps = nn.ModuleList(TokenMap(text[0], width) for _ in range(text[1]))
+
+    def query_map(self, tower: str, block: int) -> nn.Module:
+        """The map of a tower's tokens into the semantic tokens' width, before a block."""
+        return (self.vision_maps if tower == "vision" else self.text_maps)[block]
 
 
 def _exact(x: Tensor) -> AbstractContextManager[object]:
@@ -47,11 +71,12 @@ class Pruner:
         method: how to decide; None = dense.
         strength: the method's knob.
         semantic: `[k, d]` semantic tokens.
-        query_map: map of tokens into width d; None = identity.
+        query_map: block -> map of its tokens into width d; None, or a map that is None = identity.
         gather: collect the semantic feature F, for the alignment loss.
         provenance: record where every original token is after each block.
         training: passed on to the method.
         rows: which tokens are protected.
+        fewest: an instance that would keep fewer content tokens in a block is left whole there.
         feature: `[b, k, d]` sum of F over the blocks so far.
     """
 
@@ -60,11 +85,12 @@ class Pruner:
     method: Method | None = None
     strength: float | None = None
     semantic: Tensor | None = None
-    query_map: Callable[[Tensor], Tensor] | None = None
+    query_map: Callable[[int], Callable[[Tensor], Tensor] | None] | None = None
     gather: bool = False
     provenance: bool = False
     training: bool = False
     rows: Rows = field(default_factory=Rows)
+    fewest: int = 1
     feature: Tensor | None = None
     _where: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -76,13 +102,14 @@ class Pruner:
         """The statistics a block's attention must give; None if nothing is pruned."""
         return self.rows if self.active else None
 
-    def guide(self, x: Ragged) -> Tensor | None:
+    def guide(self, x: Ragged, block: int = 0) -> Tensor | None:
         """Affinity `[t, k]` of a block's input tokens to the semantic tokens, gathering F on the way if asked to."""
         guided = self.active and self.method is not None and self.method.guided
         if self.semantic is None or not (guided or self.gather):
             return None
         with _exact(x.values):
-            query = x.values if self.query_map is None else self.query_map(x.values)
+            mapped = None if self.query_map is None else self.query_map(block)
+            query = x.values if mapped is None else mapped(x.values)
             affinity = token_affinity(query, self.semantic)
             if self.gather:
                 content = self._evidence(x).content()
@@ -139,6 +166,7 @@ class Pruner:
             affinity=affinity,
             head=self.rows.head,
             tail=self.rows.tail,
+            fewest=self.fewest,
             block=block,
         )
 

@@ -1,5 +1,6 @@
 """Reading weight files that others wrote: nothing in them is run, and what is wrong with one is said in one line."""
 
+import errno
 import math
 import pickletools
 import re
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from madtp.errors import InputError
+from madtp.model.jit_archive import is_jit_archive, read_jit_archive
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a `.pth` (`{"model": state, ...}` or a bare state dict) or a `.safetensors` file.
+    """Read a `.pth` (`{"model": state, ...}` or a bare state dict), a TorchScript archive or a `.safetensors` file.
 
     Raises:
         InputError: no such file, cut short, no checkpoint, or a pickle that holds code.
@@ -41,7 +43,10 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise InputError("no such file", path, "name a checkpoint (.pth or .safetensors)")
     try:
-        content = read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+        if path.suffix == ".safetensors":
+            content: Any = read_safetensors(path)
+        else:
+            content = read_jit_archive(path) if is_jit_archive(path) else _read_pickle(path)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", path) from error
     return _checkpoint(content, path)
@@ -66,9 +71,9 @@ def _read_pickle(path: Path) -> Any:
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
     except Exception as error:  # a spoilt pickle can make the reader stumble in any way
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch's word for a zip without its end
+            raise
         if re.search("GLOBAL|unrecognized function|allowlisted", str(error)) or _calls(path):
             raise InputError(
                 "holds more than tensors and numbers, and loading it could run code",

@@ -4,7 +4,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from transformers import BlipConfig
+from transformers import BlipConfig, CLIPConfig
 
 from madtp.errors import InputError
 from madtp.model.attention import BACKENDS
@@ -89,3 +89,16 @@ class MadtpBlipConfig(BlipConfig):
 
     model_type = "madtp_blip"
     madtp: dict[str, Any] | None = None
+
+
+class MadtpCLIPConfig(CLIPConfig):
+    """A `CLIPConfig` with two more fields.
+
+    Attributes:
+        madtp: the dictionary form of `PruneConfig`.
+        semantic_width: D, width of the semantic tokens; None = the text tower's.
+    """
+
+    model_type = "madtp_clip"
+    madtp: dict[str, Any] | None = None
+    semantic_width: int | None = None

@@ -16,12 +16,19 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# `architectures` of config.json -> our class in madtp.model.blip. A stock model loads as ours, dense.
+# `architectures` of config.json -> kind of model (madtp.model.shape). A stock model loads as ours, dense.
 CLASSES = {
-    "BlipForQuestionAnswering": "MadtpBlipForQuestionAnswering",
-    "MadtpBlipForQuestionAnswering": "MadtpBlipForQuestionAnswering",
+    "BlipForQuestionAnswering": "vqa",
+    "BlipForConditionalGeneration": "caption",
+    "BlipForImageTextRetrieval": "retrieval",
+    "CLIPModel": "clip",
+    "MadtpBlipForQuestionAnswering": "vqa",
+    "MadtpBlipForVisualReasoning": "reasoning",
+    "MadtpBlipForConditionalGeneration": "caption",
+    "MadtpBlipForImageTextRetrieval": "retrieval",
+    "MadtpCLIPModel": "clip",
 }
-MODEL_TYPES = ("blip", "madtp_blip")
+MODEL_TYPES = ("blip", "madtp_blip", "clip", "madtp_clip")
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _LAYER = re.compile(r"\.layers?\.\d+\.")
 
@@ -131,9 +138,9 @@ def _class(config: dict[str, Any], path: str | Path) -> Any:
             Path(path) / "config.json",
             f"supported are {', '.join(CLASSES)}",
         )
-    from madtp.model import blip
+    from madtp.model.shape import class_of
 
-    return getattr(blip, CLASSES[architecture])
+    return class_of(CLASSES[architecture])
 
 
 def _check_weights(folder: Path) -> None:
@@ -158,7 +165,7 @@ def _check_weights(folder: Path) -> None:
 def _check_report(report: dict[str, Any], config: dict[str, Any], path: str | Path) -> None:
     from madtp.model.checkpoint import listed
 
-    stock = config["model_type"] == "blip"  # has no guidance; it starts untrained
+    stock = config["model_type"] in ("blip", "clip")  # has no guidance; it starts untrained
     missing = {name for name in report["missing_keys"] if not (stock and name.startswith("madtp_"))}
     if missing:
         raise InputError(f"the weights lack {listed(missing)}", path, "the file is of another model, or incomplete")

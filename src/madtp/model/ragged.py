@@ -54,9 +54,26 @@ class Ragged:
         start = torch.tensor(self.offsets[:-1], dtype=torch.long, device=self.values.device)
         return self.values.index_select(0, start)
 
+    def last(self) -> Tensor:
+        """`[b, c]` the last token of each instance, of at least one token each."""
+        end = torch.tensor(self.offsets[1:], dtype=torch.long, device=self.values.device)
+        return self.values.index_select(0, end - 1)
+
     def instance(self, i: int) -> Tensor:
         """`[n_i, c]` the tokens of one instance."""
         return self.values[self.offsets[i] : self.offsets[i + 1]]
+
+    def positions(self, instances: Tensor) -> Tensor:
+        """Packed positions of the tokens of these instances, in that order; on the device of `values`."""
+        instances = instances.cpu()
+        lengths = self.lengths[instances]
+        start = (self.lengths.cumsum(0) - self.lengths)[instances]
+        shift = (start - (lengths.cumsum(0) - lengths)).repeat_interleave(lengths)
+        return (torch.arange(len(shift)) + shift).to(self.values.device)
+
+    def select(self, instances: Tensor) -> "Ragged":
+        """These instances, in that order, some twice maybe."""
+        return Ragged(self.values.index_select(0, self.positions(instances)), self.lengths[instances.cpu()])
 
     def with_values(self, values: Tensor) -> "Ragged":
         """Other vectors for the same tokens."""

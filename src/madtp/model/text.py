@@ -19,6 +19,7 @@ from transformers.models.blip.modeling_blip_text import (
 
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
+from madtp.model.gaze import Gaze
 from madtp.model.ragged import Ragged
 
 
@@ -28,12 +29,11 @@ class MadtpBlipTextLayer(BlipTextLayer):
     def forward(
         self,
         x: Ragged,
-        image: Ragged | None,
-        image_index: Tensor | None,
+        gazes: tuple[Gaze, ...],
         pruner: Pruner,
         backend: str = "auto",
     ) -> Ragged:
-        """`x`: texts, pooled token first; `image`: the images they see; `image_index`: which one each text sees."""
+        """`x`: texts, pooled token first; `gazes`: the images they look at, none without cross-attention."""
         affinity = pruner.guide(x)
         own = self.attention.self
         q, k, v = (_heads(part(x.values), own) for part in (own.query, own.key, own.value))
@@ -43,21 +43,35 @@ class MadtpBlipTextLayer(BlipTextLayer):
         )
         x = x.with_values(self.attention.output(output.flatten(1), x.values))
         x = pruner.prune(self.layer_num, x, affinity, statistics, output)
-        if image is not None and image_index is not None:
-            cross = self.crossattention.self
-            # the texts of one image are one run of queries over its keys
-            queries = torch.zeros_like(image.lengths).index_add_(0, image_index, x.lengths)
-            seen, _ = attend(
-                _heads(cross.query(x.values), cross),
-                _heads(cross.key(image.values), cross),
-                _heads(cross.value(image.values), cross),
-                queries,
-                image.lengths,
-                backend="auto" if backend == "blocked" else backend,
-                dropout=cross.dropout.p if self.training else 0.0,
-            )
-            x = x.with_values(self.crossattention.output(seen.flatten(1), x.values))
+        if gazes:
+            x = self.look(x, gazes, "auto" if backend == "blocked" else backend)
         return x.with_values(self.feed_forward_chunk(x.values))
+
+    def look(self, x: Ragged, gazes: tuple[Gaze, ...], backend: str) -> Ragged:
+        """Cross-attention, its residual and LayerNorm."""
+        (gaze,) = gazes
+        seen = cross_attend(self.crossattention.self, x, gaze, backend)
+        return x.with_values(self.crossattention.output(seen, x.values))
+
+
+def cross_attend(attention: BlipTextSelfAttention, x: Ragged, gaze: Gaze, backend: str) -> Tensor:
+    """`[t, c]` what every token of the texts `x` gathers from the image its text looks at, before the projection.
+
+    An image's keys and values are computed once, however many texts look at it.
+    """
+    query, image = _heads(attention.query(x.values), attention), gaze.image
+    # the texts of one image are one run of queries over its keys
+    place = None if gaze.order is None else x.positions(gaze.order)
+    seen, _ = attend(
+        query if place is None else query.index_select(0, place),
+        _heads(attention.key(image.values), attention),
+        _heads(attention.value(image.values), attention),
+        gaze.queries(x.lengths),
+        image.lengths,
+        backend=backend,
+        dropout=attention.dropout.p if attention.training else 0.0,
+    )
+    return (seen if place is None else seen.index_select(0, place.argsort())).flatten(1)
 
 
 def _heads(values: Tensor, attention: BlipTextSelfAttention) -> Tensor:
@@ -67,9 +81,11 @@ def _heads(values: Tensor, attention: BlipTextSelfAttention) -> Tensor:
 class MadtpBlipTextModel(BlipTextModel):
     """The text encoder: padded ids and their mask to ragged tokens."""
 
+    layer_class = MadtpBlipTextLayer
+
     def __init__(self, config: BlipTextConfig, add_pooling_layer: bool = True) -> None:
         super().__init__(config, add_pooling_layer)
-        layers = [MadtpBlipTextLayer(config, i) for i in range(config.num_hidden_layers)]
+        layers = [self.layer_class(config, i) for i in range(config.num_hidden_layers)]
         self.encoder.layer = nn.ModuleList(layers)
         self.post_init()
 
@@ -89,15 +105,23 @@ class MadtpBlipTextModel(BlipTextModel):
             attention_mask: `[q, l]`, nonzero = token; None = all.
             pruner: the tower's pruning.
             image: tokens of the images looked at; None = no cross-attention.
-            image_index: `[q]` the image that each text looks at, not descending, CPU.
+            image_index: `[q]` the image that each text looks at, CPU; `[q, n]` the n of them.
             backend: of self-attention.
+
+        Raises:
+            ValueError: a text has no token.
         """
         ids = Ragged.from_padded(input_ids[..., None], attention_mask)
+        if bool((ids.lengths == 0).any()):
+            raise ValueError(f"text {int(ids.lengths.argmin())} has no token: its attention_mask is all zeros")
+        gazes: tuple[Gaze, ...] = ()
+        if image is not None and image_index is not None:
+            gazes = tuple(Gaze.of(image, index) for index in image_index.view(len(ids.lengths), -1).unbind(1))
         start = (ids.lengths.cumsum(0) - ids.lengths).repeat_interleave(ids.lengths)
         position = (torch.arange(len(start)) - start).to(input_ids.device)
         x = ids.with_values(self.embeddings(input_ids=ids.values.T, position_ids=position[None])[0])
         for layer in self.encoder.layer:
-            x = layer(x, image, image_index, pruner, backend)
+            x = layer(x, gazes, pruner, backend)
         return x
 
 

@@ -32,7 +32,7 @@ class BlockTrace:
     """One block of one tower, for `b` instances. Counts are of content tokens; a merged token counts as one.
 
     Attributes:
-        tower: "vision" or "text".
+        tower: "vision", "text", or "match": the text tower's pass with cross-attention, in retrieval.
         block: index of the block, from 0.
         tokens_in: `[b]` content tokens before the pruning step.
         tokens_out: `[b]` content tokens after it.
@@ -54,17 +54,19 @@ class Trace:
 
     Attributes:
         blocks: one entry a block a tower, also where nothing was pruned.
-        image_index: `[q]` for each text instance, the image instance it looks at.
+        image_index: `[q]` for each text instance, the image instance it looks at; `[q, 2]` where it looks at two.
         decoder_tokens: `[q]` tokens pushed through the decoder for each text instance (all answers or steps added up).
         decoder_pairs: `[q]` query-key pairs of its self-attention.
         decoder_sequences: `[q]` times the keys and values of the text instance's states were computed.
+        decoder_logits: `[q]` of those tokens, the ones whose logits were computed; None = all of them.
     """
 
     blocks: list[BlockTrace] = field(default_factory=list)
-    image_index: Int[Tensor, " q"] | None = None
+    image_index: Int[Tensor, "q *two"] | None = None
     decoder_tokens: Int[Tensor, " q"] | None = None
     decoder_pairs: Int[Tensor, " q"] | None = None
     decoder_sequences: Int[Tensor, " q"] | None = None
+    decoder_logits: Int[Tensor, " q"] | None = None
 
     def tower(self, name: str) -> list[BlockTrace]:
         """The blocks of one tower, in order."""

@@ -25,6 +25,7 @@ from madtp.report.table import (
     percent,
     points,
     rows_of,
+    score,
     times,
 )
 from madtp.report.view import Share, is_kept, patch_overlay
@@ -69,7 +70,7 @@ def _title(report: Report) -> str:
 
 
 def _head(report: Report, title: str) -> str:
-    count = f"{report['n']} {'questions' if report.get('task') == 'vqa' else 'instances'}" if report.get("n") else ""
+    count = f"{report['n']} {report.get('texts') or 'instances'}" if report.get("n") else ""
     about = ", ".join(escape(str(part)) for part in (report.get("model"), count) if part)
     cards = "".join(_card(row) for row in figures(report) if not row.dense)
     return (
@@ -97,7 +98,7 @@ def _table(report: Report) -> str:
     head = "".join(map(_column, columns))
     body = []
     for row in figures(report):
-        qualities = [percent(value) for value in row.metrics.values()]
+        qualities = [score(name, value) for name, value in row.metrics.items()]
         cells = [*qualities[:1], *([points(row.drop)] if names else []), *qualities[1:]]
         cells += [amount(row.gflops), amount(row.p50), amount(row.p95), percent(row.reduction), percent(row.kept)]
         cells += [amount(row.milliseconds), times(row.speedup)]

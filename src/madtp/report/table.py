@@ -14,6 +14,8 @@ Report = Mapping[str, Any]
 Row = Mapping[str, Any]
 
 MISSING = "–"
+MAIN = ("accuracy", "cider", "r_mean")  # the metric that a task is judged by
+NO_SHARE = ("cider",)  # may be above 1: written as hundredths without a percent sign, as the field does
 SHORT_COLUMNS = ("accuracy", "GFLOPs", "reduction", "tokens kept", "ms/image", "speed-up")
 
 
@@ -72,10 +74,10 @@ def rows_of(report: Report) -> Sequence[Row]:
 
 
 def metric_names(report: Report) -> list[str]:
-    """Every metric that any row has; the main one first (`accuracy` where there is one)."""
+    """Every metric that any row has; the main one (of `MAIN`) first."""
     measured = (item for row in rows_of(report) for item in (row.get("metrics") or {}).items())
     names = dict.fromkeys(name for name, value in measured if number(value) is not None)
-    return sorted(names, key=lambda name: name != "accuracy")
+    return sorted(names, key=lambda name: name not in MAIN)
 
 
 def figures(report: Report) -> list[Figures]:
@@ -109,6 +111,11 @@ def percent(share: float | None, digits: int = 1) -> str:
     return MISSING if share is None else f"{100 * share:.{digits}f}%"
 
 
+def score(name: str, value: float | None) -> str:
+    """A metric for a reader: ``57.0%``, or ``133.3`` where it is no share."""
+    return percent(value).removesuffix("%") if name in NO_SHARE else percent(value)
+
+
 def amount(value: float | None) -> str:
     """Three significant digits or more, never an exponent: ``132.54`` -> ``133``, ``0.01234`` -> ``0.0123``."""
     if value is None:
@@ -130,7 +137,7 @@ def times(speedup: float | None) -> str:
 
 def _short_cells(row: Figures) -> list[str]:
     return [
-        percent(row.quality),
+        score(next(iter(row.metrics), ""), row.quality),
         amount(row.gflops),
         percent(row.reduction),
         percent(row.kept),
@@ -140,7 +147,7 @@ def _short_cells(row: Figures) -> list[str]:
 
 
 def _short_columns(report: Report) -> list[str]:
-    main = (metric_names(report) or ["accuracy"])[0]
+    main = (metric_names(report) or [MAIN[0]])[0]
     return [main, *SHORT_COLUMNS[1:]]
 
 

@@ -1,0 +1,196 @@
+"""`madtp bench`: what pruning saves in time, beside what it saves in GFLOPs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import typer
+
+from madtp.cli import common
+from madtp.cli.compress import parse_budgets
+from madtp.cli.flops import ModelOption, PresetOption, check_text, one_of
+
+COLUMNS = ("work", "GFLOPs", "reduction", "ms", "speed-up", "ideal", "of ideal")
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to time.
+
+    Attributes:
+        name: "towers", or "generate": the whole of captioning.
+        run: does it once at the model's temperature and returns its trace.
+    """
+
+    name: str
+    run: Callable[[], Any]
+
+
+def bench(
+    preset: PresetOption = None,
+    model: ModelOption = None,
+    reduction: Annotated[
+        str | None,
+        typer.Option(
+            "--reduction",
+            help="Shares of the GFLOPs to save, e.g. 0.5,0.8 (default); of a pruned model: its own temperature.",
+            show_default=False,
+        ),
+    ] = None,
+    text_tokens: Annotated[
+        int, typer.Option("--text-tokens", min=3, help="Tokens of every text, and of the captions generated.")
+    ] = 20,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples a batch.")] = 1,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Times that dense and pruned run in turn.")] = 7,
+    beams: Annotated[int, typer.Option("--beams", min=1, help="Captioning: beams of the search.")] = 3,
+    threads: Annotated[
+        int | None, typer.Option("--threads", min=1, help="Threads on the CPU; default: torch's.", show_default=False)
+    ] = None,
+    device: common.DeviceOption = "auto",
+    dtype: common.DtypeOption = "float32",
+    seed: common.SeedOption = 0,
+    as_json: common.JsonOption = False,
+) -> None:
+    """Time dense (SDPA) against pruned, in turn, on noise for pictures and random words. Needs no data, no network.
+
+    The temperature is set to the reduction measured on the very inputs that are timed.
+    """
+    import torch
+
+    from madtp.evaluate import evaluating
+    from madtp.model.presets import random_inputs
+    from madtp.model.shape import kind_of
+    from madtp.report import settings
+
+    name = one_of(preset, model)
+    budgets = None if reduction is None else [budget for budget in parse_budgets(reduction) if budget]
+    place, number = common.pick_device(device), common.pick_dtype(dtype)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    network = _network(preset, name, seed).to(place, number).eval()
+    kind = kind_of(network)
+    check_text(text_tokens, network.config)
+    inputs = random_inputs(kind, network.config, batch_size, text_tokens, seed)
+    for key, value in inputs.items():
+        if isinstance(value, torch.Tensor):
+            inputs[key] = value.to(place, number if value.is_floating_point() else None)
+    works = [Work("towers", lambda: network.encode(**inputs).trace)]
+    if kind == "caption":
+        works.append(Work("generate", _captions(network, inputs, text_tokens, beams)))
+    own = network.temperature is not None and budgets is None
+    rows = []
+    asked: list[float | None] = [None] if own else list(budgets or (0.5, 0.8))
+    with common.progress(name, len(asked) * (1 + len(works))) as advance, evaluating(network):
+        for budget in asked:
+            advance(0, "measuring" if budget is None else f"finding the temperature of {budget:g}")
+            if budget is not None:
+                _calibrate(network, works[0], budget)
+            advance(1)
+            for work in works:
+                advance(0, f"timing {work.name}, {pairs} pairs")
+                rows.append({"reduction_asked": budget} | _row(network, work, batch_size, pairs))
+                advance(1)
+    result = {
+        "task": "retrieval" if kind == "clip" else kind,
+        "model": name,
+        "method": network.pruning.method,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "text_tokens": text_tokens,
+        "batch_size": batch_size,
+        "pairs": pairs,
+        "beams": beams if kind == "caption" else None,
+        "threads": torch.get_num_threads(),
+        "device": place,
+        "dtype": dtype,
+        "seed": seed,
+        "rows": rows,
+        **settings(),
+    }
+    common.emit(result, as_json, "" if as_json else _table(result))
+
+
+def _network(preset: str | None, name: str, seed: int) -> Any:
+    from madtp.model.load import load
+    from madtp.model.presets import build
+
+    return build(name, seed) if preset else load(name)
+
+
+def _captions(network: Any, inputs: dict[str, Any], tokens: int, beams: int) -> Callable[[], Any]:
+    """The whole of captioning, every caption of the same length whatever the model would say."""
+
+    def run() -> Any:
+        encoded = network.encode(**inputs)
+        steps = tokens - 1  # behind the start token
+        network.generate(encoded=encoded, num_beams=beams, do_sample=False, min_new_tokens=steps, max_new_tokens=steps)
+        return encoded.trace
+
+    return run
+
+
+def _gflops(network: Any, work: Work) -> tuple[Any, Any]:
+    """GFLOPs of every example as the model prunes now, and dense."""
+    from madtp.cost.flops import count, count_dense
+    from madtp.model.shape import shape_of
+
+    trace, shape = work.run(), shape_of(network)
+    return count(shape, trace).total, count_dense(shape, trace).total
+
+
+def _calibrate(network: Any, work: Work, budget: float) -> None:
+    """Set the temperature to the one that saves `budget` of the work's GFLOPs. Raises InputError if there is none."""
+    from madtp.cost.budget import find_strength
+    from madtp.cost.flops import reduction
+    from madtp.prune import METHODS
+
+    def measure(strength: float) -> float:
+        network.temperature = strength
+        return reduction(*_gflops(network, work))
+
+    found = find_strength(measure, budget, METHODS[network.pruning.method].bounds)
+    network.pruning = replace(network.pruning, temperature=found.strength, reduction=found.reduction)
+
+
+def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
+    """One line of the result; the temperature stays as it is."""
+    from madtp.cost.flops import reduction
+    from madtp.cost.latency import time_pairs
+
+    pruned, dense = _gflops(network, work)
+    setting = network.pruning
+
+    def at(temperature: float | None) -> None:
+        network.pruning = replace(setting, temperature=temperature)
+        work.run()
+
+    times = time_pairs(lambda: at(None), lambda: at(setting.temperature), pairs=pairs)
+    network.pruning = setting
+    gflops = {"dense": float(dense.mean()), "mean": float(pruned.mean())}
+    row = {"work": work.name, "temperature": setting.temperature, "gflops": gflops}
+    return row | times.account(reduction(pruned, dense), examples)
+
+
+def _table(result: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+
+    table = Table(title=f"{result['model']}, batch size {result['batch_size']}, per example: dense → pruned")
+    for i, column in enumerate(COLUMNS):
+        table.add_column(column, justify="right" if i else "left")
+    for row in result["rows"]:
+        gflops = row["gflops"]
+        table.add_row(
+            row["work"],
+            f"{gflops['dense']:.3g} → {gflops['mean']:.3g}",
+            f"{row['reduction']:.3f}",
+            f"{row['dense_ms']:.3g} → {row['pruned_ms']:.3g}",
+            f"{row['speedup']:.2f}x",
+            f"{row['ideal']:.2f}x",
+            f"{100 * row['efficiency']:.0f}%",
+        )
+    hardware, versions = result["hardware"], result["versions"]
+    made = (
+        f"{hardware['gpu'] if result['device'] == 'cuda' else hardware['cpu']}, {result['threads']} threads, "
+        f"{result['dtype']}, torch {versions['torch']}, median of {result['pairs']} pairs, commit {result['commit']}"
+    )
+    return Group(table, made)

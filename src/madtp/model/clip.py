@@ -1,0 +1,224 @@
+"""CLIP with pruned towers: a subclass of transformers' class, every parameter name kept."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import CLIPModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from madtp.model.attention import Rows
+from madtp.model.base import Pruned
+from madtp.model.block import BlockGuidance
+from madtp.model.clip_layers import MadtpCLIPTextModel, MadtpCLIPVisionModel
+from madtp.model.config import MadtpCLIPConfig, PruneConfig
+from madtp.model.gaze import paired
+from madtp.model.output import ImageSide, MadtpCLIPOutput, Paired, TextSide
+from madtp.model.ragged import Ragged
+from madtp.prune import Trace, alignment_loss
+
+__all__ = ["MadtpCLIPConfig", "MadtpCLIPModel", "contrastive_loss"]
+
+# The public code leaves an image whole that would keep one patch only.
+FEWEST_PATCHES = 2
+# The texts' first and last tokens are never pruned, and the last is the pooled one.
+TEXT_ROWS = Rows(head=1, tail=1)
+
+
+class MadtpCLIPModel(Pruned, CLIPModel):
+    """CLIP with both towers pruned, which run alone (`see`, `read`) or together (`encode`, `forward`).
+
+    Differs from the host:
+        - texts are cut behind their end token, and padding takes part in nothing, wherever it stands;
+        - several texts may belong to one image, for the losses (`image_index`);
+        - token states come ragged, or padded with zeros where the host's classes are returned;
+        - with `temperature=None` features and logits equal the host's.
+    """
+
+    config_class = MadtpCLIPConfig
+    stock_class = CLIPModel
+
+    def __init__(self, config: MadtpCLIPConfig) -> None:
+        super().__init__(config)
+        vision, text = config.vision_config, config.text_config
+        self.vision_model = MadtpCLIPVisionModel(vision)
+        self.text_model = MadtpCLIPTextModel(text)
+        self.madtp_guidance = BlockGuidance(
+            PruneConfig.of(config.madtp).semantic_tokens,
+            config.semantic_width or text.hidden_size,
+            (vision.hidden_size, vision.num_hidden_layers),
+            (text.hidden_size, text.num_hidden_layers),
+        )
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        self._init_guidance(module)
+
+    @property
+    def feature_width(self) -> int:
+        """Numbers in an image's or a text's contrastive feature."""
+        return int(self.config.projection_dim)
+
+    def see(
+        self,
+        pixel_values: Tensor,
+        *,
+        align: bool = False,
+        provenance: bool = False,
+        interpolate_pos_encoding: bool = False,
+    ) -> ImageSide:
+        """The image tower: `[b, 3, height, width]` pixels to tokens and contrastive features.
+
+        Args:
+            pixel_values: images.
+            align: also gather the semantic features, for the alignment loss.
+            provenance: record in the trace where every patch is after each block.
+            interpolate_pos_encoding: for images of another size than trained on.
+        """
+        trace = Trace()
+        pruner = self._pruner("vision", trace, gather=align, provenance=provenance, fewest=FEWEST_PATCHES)
+        tokens = self.vision_model(pixel_values, pruner, self.pruning.attention, interpolate_pos_encoding)
+        return ImageSide(tokens, normalize(self._project_image(tokens), dim=-1), trace, pruner.feature)
+
+    def read(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, align: bool = False, provenance: bool = False
+    ) -> TextSide:
+        """The text tower: `[q, l]` ids to states and contrastive features.
+
+        Args:
+            input_ids: texts, from the tokenizer's start token to its end token and padded.
+            attention_mask: `[q, l]`, nonzero = token, padding anywhere; None = no padding but behind the end token.
+            align: also gather the semantic features, for the alignment loss.
+            provenance: record in the trace where every word is after each block.
+
+        Raises:
+            ValueError: a text has no end token, or too many tokens.
+        """
+        trace = Trace()
+        pruner = self._pruner("text", trace, gather=align, provenance=provenance, rows=TEXT_ROWS)
+        states = self.text_model(input_ids, attention_mask, pruner, self.pruning.attention)
+        return TextSide(states, normalize(self._project_text(states), dim=-1), trace, pruner.feature)
+
+    def encode(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        image_index: Tensor | None = None,
+        *,
+        align: bool = False,
+        provenance: bool = False,
+        interpolate_pos_encoding: bool = False,
+    ) -> Paired:
+        """Both towers, and one trace of both.
+
+        Args:
+            input_ids, pixel_values, attention_mask, provenance, interpolate_pos_encoding: see `see` and `read`.
+            image_index: `[q]` the image of each text; None = one text an image, in order, or all of a single image.
+                Where the numbers differ and it is not given, no text belongs to an image.
+            align: also compute the alignment loss of every text and its image.
+
+        Raises:
+            ValueError: `image_index` is wrong, or needed and not given; or see `read`.
+        """
+        index = paired(image_index, len(pixel_values), len(input_ids), needed=align)
+        image = self.see(
+            pixel_values, align=align, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding
+        )
+        text = self.read(input_ids, attention_mask, align=align, provenance=provenance)
+        alignment = None
+        if image.semantic is not None and text.semantic is not None:
+            assert index is not None
+            seen = image.semantic.index_select(0, index.to(image.semantic.device))
+            alignment = alignment_loss(seen, text.semantic)
+        return Paired(image, text, Trace([*image.trace.blocks, *text.trace.blocks], index), alignment=alignment)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        pixel_values: Tensor,
+        attention_mask: Tensor | None = None,
+        return_loss: bool | None = None,
+        interpolate_pos_encoding: bool = False,
+        *,
+        image_index: Tensor | None = None,
+        align: bool | None = None,
+        provenance: bool = False,
+    ) -> MadtpCLIPOutput:
+        """As the host: the scaled similarity of every image and every text.
+
+        Args:
+            input_ids, pixel_values, attention_mask, image_index, provenance, interpolate_pos_encoding: see `encode`.
+            return_loss: also compute the losses, for which every text belongs to an image.
+            align: compute the alignment loss; None = with the others, if the model is not dense.
+
+        Raises:
+            ValueError: see `encode`.
+        """
+        if align is None:
+            align = bool(return_loss) and self.temperature is not None
+        index = paired(image_index, len(pixel_values), len(input_ids), needed=bool(return_loss) or align)
+        encoded = self.encode(
+            input_ids,
+            pixel_values,
+            attention_mask,
+            index,
+            align=align,
+            provenance=provenance,
+            interpolate_pos_encoding=interpolate_pos_encoding,
+        )
+        image, text = encoded.image.feature, encoded.text.feature
+        logits = text @ image.T * self.logit_scale.exp()
+        loss = loss_task = loss_align = None
+        if return_loss:
+            assert index is not None
+            loss = loss_task = contrastive_loss(logits, index)
+        if encoded.alignment is not None:
+            loss_align = encoded.alignment.mean()
+            if loss_task is not None:
+                loss = loss_task + self.pruning.alpha * loss_align
+        return MadtpCLIPOutput(loss, logits.T, logits, text, image, loss_task, loss_align, encoded.trace, encoded)
+
+    def get_image_features(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Any:
+        """As the host: `pooler_output [b, d]` holds the features before they are scaled to length 1.
+
+        `last_hidden_state` holds the tokens left by the last block, padded on the right with zeros.
+        """
+        tokens = self.see(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding).tokens
+        return BaseModelOutputWithPooling(tokens.padded()[0], self._project_image(tokens))
+
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        """As the host: `pooler_output [q, d]` holds the features before they are scaled to length 1.
+
+        `last_hidden_state` holds the tokens left by the last block, up to the end token, then zeros.
+
+        Raises:
+            ValueError: see `read`.
+        """
+        states = self.read(input_ids, attention_mask).states
+        return BaseModelOutputWithPooling(states.padded()[0], self._project_text(states))
+
+    def _project_image(self, tokens: Ragged) -> Tensor:
+        return self.visual_projection(self.vision_model.post_layernorm(tokens.first()))
+
+    def _project_text(self, states: Ragged) -> Tensor:
+        return self.text_projection(states.last())
+
+
+def contrastive_loss(logits: Tensor, image_index: Tensor) -> Tensor:
+    """CLIP's loss: the mean of picking each text's image, and each image's text, out of the batch.
+
+    Args:
+        logits: `[q, b]` scaled similarity of every text and every image.
+        image_index: `[q]` the image of each text. The texts of one image share its target; an image without any adds
+            nothing to the mean over images.
+    """
+    index = image_index.to(logits.device)
+    belongs = (index[:, None] == torch.arange(logits.shape[1], device=logits.device)).to(logits.dtype)
+    count = belongs.sum(0)
+    has = count > 0
+    of_images = cross_entropy(logits.T[has], (belongs / count.clamp(min=1)).T[has])
+    loss: Tensor = (cross_entropy(logits, index) + of_images) / 2
+    return loss

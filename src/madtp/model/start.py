@@ -1,0 +1,88 @@
+"""Starting a model with fresh weights from the towers of another, made for another task or with other words."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madtp.errors import InputError
+
+# The cross-attention to one image, which a two-image model has twice (BLIP starts its NLVR2 model so).
+_ONCE = re.compile(r"(.*\.crossattention\.)(self|output\.dense)(\..*)")
+_WORDS = re.compile(r".*\.word_embeddings\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))")
+
+
+def take_towers(
+    model: Any, words: Mapping[str, int], lender: Any, lender_words: Mapping[str, int], source: str
+) -> list[str]:
+    """Copy what fits of another model's parameters: towers by name, word vectors by word. The rest stays fresh.
+
+    Args:
+        model: receives them.
+        words: its vocabulary, word -> id.
+        lender: gives them; left as it is.
+        lender_words: its vocabulary.
+        source: what the lender is called, for the error.
+
+    Returns:
+        names of the parameters that were taken, in whole or (word vectors) in part.
+
+    Raises:
+        InputError: the image tower does not fit, so that little is left to start from.
+    """
+    mine, theirs = dict(model.named_parameters()), dict(lender.named_parameters())
+    if "vision_model.pre_layrnorm.weight" in mine and "vision_model.pre_layrnorm.weight" not in theirs:
+        theirs = _as_clip(theirs)
+    given = {copy: tensor for name, tensor in theirs.items() for copy in _copies(name, mine)}
+    vision = [name for name in mine if name.startswith("vision_model.")]
+    if any(name not in given or given[name].shape != mine[name].shape for name in vision):
+        raise InputError("its image tower is of another kind or size", source, "choose the --size it was made with")
+    shared = [word for word in words if word in lender_words]
+    rows = torch.tensor([words[word] for word in shared])
+    their_rows = torch.tensor([lender_words[word] for word in shared])
+    taken = []
+    with torch.no_grad():
+        for name, tensor in given.items():
+            if name not in mine or name.startswith("madtp_"):
+                continue
+            if _WORDS.fullmatch(name) and tensor.shape[1:] == mine[name].shape[1:]:
+                mine[name][rows] = tensor[their_rows].to(mine[name])
+            elif tensor.shape == mine[name].shape:
+                mine[name].copy_(tensor)
+            else:
+                continue
+            taken.append(name)
+    return sorted(taken)
+
+
+def _copies(name: str, mine: Mapping[str, Tensor]) -> list[str]:
+    """The parameters of ours that one of the lender's is copied to."""
+    once = _ONCE.fullmatch(name)
+    if once is None or name in mine:
+        return [name]
+    return [once.expand(rf"\g<1>\g<2>{side}\g<3>") for side in (0, 1)]
+
+
+def _as_clip(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """BLIP's image tower in CLIP's names. CLIP's norm before the first block has no counterpart: it gets their scale."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in theirs.items():
+        if not name.startswith("vision_model."):
+            continue
+        tensor = tensor.detach()
+        if ".qkv." in name:
+            out |= {name.replace(".qkv.", f".{part}_proj."): x for part, x in zip("qkv", tensor.chunk(3), strict=True)}
+        elif not name.startswith("vision_model.embeddings."):
+            out[name.replace(".projection.", ".out_proj.")] = tensor
+    embeddings = "vision_model.embeddings."
+    positions = theirs[f"{embeddings}position_embedding"].detach()[0].clone()
+    positions[1:] += theirs[f"{embeddings}patch_embedding.bias"].detach()  # CLIP's patches have none of their own
+    out[f"{embeddings}position_embedding.weight"] = positions
+    out[f"{embeddings}patch_embedding.weight"] = theirs[f"{embeddings}patch_embedding.weight"].detach()
+    out[f"{embeddings}class_embedding"] = theirs[f"{embeddings}class_embedding"].detach().flatten()
+    white = positions[1:] + out[f"{embeddings}patch_embedding.weight"].sum((1, 2, 3))  # of an even picture
+    out["vision_model.pre_layrnorm.weight"] = white.std(-1).mean().expand(positions.shape[-1])
+    out["vision_model.pre_layrnorm.bias"] = positions.new_zeros(positions.shape[-1])
+    return out

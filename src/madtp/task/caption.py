@@ -1,0 +1,150 @@
+"""Captioning: say what is in a picture."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madtp.data.sample import CaptionSample, Data
+from madtp.model.output import Encoded
+from madtp.prune import Trace
+from madtp.task.base import Batch, Item, Prediction, Task, TaskDataset, picture_index
+from madtp.task.words import Words
+
+PROMPT = "a picture of"
+
+
+class CaptionTask(Task):
+    """Everything the loops need to know about captioning.
+
+    Args:
+        processor: image processor and tokenizer of the model.
+        prompt: begins every caption; no loss is taken on it and it is not part of the answer.
+        beams: of the search; 1 = greedy.
+        longest, shortest: tokens of a generated caption, prompt and end included.
+        longest_text: most tokens of a training caption.
+    """
+
+    name = "caption"
+    higher_is_better = "cider"
+    text_name = "captions"
+    options = frozenset({"prompt", "beams", "longest", "shortest"})
+
+    def __init__(
+        self,
+        processor: Any,
+        prompt: str = PROMPT,
+        beams: int = 3,
+        longest: int = 30,
+        shortest: int = 5,
+        longest_text: int = 40,
+    ) -> None:
+        super().__init__(processor)
+        self.prompt, self.beams, self.longest, self.shortest = prompt.strip(), beams, longest, shortest
+        self.slow = True  # METEOR and SPICE too, where they can be had
+        self.texts = Words(self.tokenizer, longest_text)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompt, the start token included."""
+        return len(self.texts.tokens(self.prompt, self.texts.dec)) - 1 if self.prompt else 1
+
+    def _whole(self, caption: str) -> str:
+        return f"{self.prompt} {caption}".strip()
+
+    def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> TaskDataset:
+        """The split as a torch data set; after a training one the slow scores are left out."""
+        self.slow = self.slow and not training
+        return super().dataset(data, training=training, **options)
+
+    def settings(self) -> dict[str, Any]:
+        """The prompt: a resumed run must have the same."""
+        return {"prompt": self.prompt}
+
+    @staticmethod
+    def words_of(data: Data[CaptionSample]) -> Iterator[str]:
+        """The prompt and the captions."""
+        yield PROMPT
+        yield from (caption for sample in data.samples for caption in sample.captions)
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Pictures once each, their captions in order, the prompt before each."""
+        captions: list[str] = [caption for _, _, some in items for caption in some]
+        ids, mask = self.texts.said(self._whole(caption) for caption in captions)
+        labels = ids.masked_fill(mask == 0, -100)
+        labels[:, : self.prompt_tokens] = -100
+        return {
+            "pixel_values": torch.cat([pixels for pixels, _, _ in items]),
+            "image_index": picture_index(items)[0],
+            "input_ids": ids,
+            "attention_mask": mask,
+            "labels": labels,
+            "samples": [sample for _, sample, _ in items],
+            "owners": [sample for _, sample, _ in items],
+            "texts": captions,
+        }
+
+    def inputs(self, batch: Batch) -> Batch:
+        """The part of a batch that the image tower takes."""
+        return {"pixel_values": batch["pixel_values"]}
+
+    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+        """Training loss of a batch, numbers to log, and the trace."""
+        keys = ("pixel_values", "input_ids", "attention_mask", "labels", "image_index")
+        output = model(**{key: batch[key] for key in keys})
+        return output.loss, {"loss_task": float(output.loss_task.detach())}, output.trace
+
+    def expect(self, trace: Trace, batch: Batch) -> Trace:
+        """Fill in the decoder's work as if it gave each picture's first caption, greedily."""
+        lengths = batch["attention_mask"].sum(-1).cpu() - 1
+        pictures = len(batch["samples"])
+        first = torch.searchsorted(batch["image_index"].cpu(), torch.arange(pictures))
+        known = first < len(lengths)
+        steps = torch.full((pictures,), self.longest - 1)
+        steps[known] = lengths[first[known]]
+        trace.decoder_tokens, trace.decoder_pairs = steps, steps * (steps + 1) // 2
+        trace.decoder_sequences = torch.ones_like(steps)
+        trace.image_index = torch.arange(pictures)
+        return trace
+
+    @torch.no_grad()
+    def predict(
+        self, model: Any, batch: Batch, answers: Sequence[str] = (), provenance: bool = False
+    ) -> tuple[list[Prediction], Encoded]:
+        """Caption a batch's pictures."""
+        encoded = model.encode(batch["pixel_values"], provenance=provenance)
+        prompt, _ = self.texts.said([self.prompt] * len(batch["samples"]))
+        ids = model.generate(
+            batch["pixel_values"],
+            input_ids=prompt.to(model.device),
+            encoded=encoded,
+            num_beams=self.beams,
+            do_sample=False,
+            max_length=self.longest,
+            min_length=self.shortest,
+        )
+        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        predictions = [
+            Prediction(s.image_id, "", self._stripped(text), s.captions, s.image_id, s.objects)
+            for s, text in zip(batch["samples"], texts, strict=True)
+        ]
+        return predictions, encoded
+
+    def _stripped(self, text: str) -> str:
+        text = " ".join(text.split())
+        return text.removeprefix(self.prompt.lower()).strip()
+
+    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """CIDEr-D, BLEU and so on against the captions there are; none where there are none."""
+        from madtp.metric.caption import caption_scores
+
+        known = [p for p in predictions if p.truth]
+        if not known:
+            return {}
+        return dict(caption_scores([p.answer for p in known], [p.truth for p in known], slow=self.slow).values)
+
+    def example(self, images: Sequence[str], text: str) -> Item:
+        """One picture of the user's; the text is not looked at."""
+        pixels, files = self._read_pictures(images, 1)
+        return pixels, CaptionSample(str(images[0]), files[0], ()), []

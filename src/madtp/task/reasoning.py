@@ -1,0 +1,94 @@
+"""Visual reasoning: is a statement true of two pictures (NLVR2), or of one (NLVR)?"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madtp.data.sample import Data, PairSample, Statement
+from madtp.metric.reasoning import reasoning_scores
+from madtp.model.output import Encoded
+from madtp.prune import Trace
+from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
+from madtp.task.words import Words
+
+WORDS = ("false", "true")  # in the order of the head's two logits
+
+
+class ReasoningTask(Task):
+    """Everything the loops need to know about visual reasoning.
+
+    Args:
+        processor: image processor and tokenizer of the model.
+    """
+
+    name = "reasoning"
+    higher_is_better = "accuracy"
+    text_name = "statements"
+
+    def __init__(self, processor: Any) -> None:
+        super().__init__(processor)
+        self.texts = Words(self.tokenizer)
+
+    @staticmethod
+    def words_of(data: Data[PairSample]) -> Iterator[str]:
+        """The statements."""
+        yield from (statement.text for sample in data.samples for statement in sample.statements)
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Pictures once each, the statements in order, each with the numbers of its two pictures."""
+        statements: list[Statement] = [statement for _, _, some in items for statement in some]
+        input_ids, attention_mask = self.texts.looking(statement.text for statement in statements)
+        return {
+            "pixel_values": torch.cat([pixels for pixels, _, _ in items]),
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "image_index": torch.stack(picture_index(items), 1),
+            "labels": torch.tensor([-100 if s.label is None else int(s.label) for s in statements], dtype=torch.long),
+            "samples": [sample for _, sample, _ in items],
+            "owners": owners(items),
+            "texts": statements,
+        }
+
+    def inputs(self, batch: Batch) -> Batch:
+        """The part of a batch that the towers take."""
+        return {key: batch[key] for key in ("pixel_values", "input_ids", "attention_mask", "image_index")}
+
+    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+        """Training loss of a batch, numbers to log, and the trace."""
+        output = model(**self.inputs(batch), labels=batch["labels"])
+        logs = {"loss_task": float(output.loss_task.detach())}
+        if output.loss_align is not None:
+            logs["loss_align"] = float(output.loss_align.detach())
+        return output.loss, logs, output.trace
+
+    @torch.no_grad()
+    def predict(
+        self, model: Any, batch: Batch, answers: Sequence[str] = (), provenance: bool = False
+    ) -> tuple[list[Prediction], Encoded]:
+        """Judge a batch's statements: "true" or "false"."""
+        encoded = model.encode(**self.inputs(batch), provenance=provenance)
+        judged = model.classify(encoded).argmax(-1).tolist()
+        predictions = [
+            Prediction(s.statement_id, s.text, WORDS[i], s, sample.image_id, sample.objects, s.kind)
+            for s, i, sample in zip(batch["texts"], judged, batch["owners"], strict=True)
+        ]
+        return predictions, encoded
+
+    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Accuracy and consistency in [0, 1] over the statements whose label is known; none where none is."""
+        known = [p for p in predictions if p.truth.label is not None]
+        if not known:
+            return {}
+        scores = reasoning_scores(
+            [p.answer == "true" for p in known], [p.truth.label for p in known], [p.truth.group for p in known]
+        )
+        return {"accuracy": scores.accuracy, "consistency": scores.consistency}
+
+    def example(self, images: Sequence[str], text: str) -> Item:
+        """Two pictures of the user's (or one for both sides) and a statement about them."""
+        pixels, files = self._read_pictures(images, 2)
+        statement = Statement(text, None, "0")
+        sample = PairSample(" ".join(map(str, images)), (files[0], files[-1]), (statement,))
+        return pixels, sample, [statement]

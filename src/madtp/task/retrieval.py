@@ -1,0 +1,185 @@
+"""Image-text retrieval: find the pictures of a text and the texts of a picture."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from madtp.data.sample import CaptionSample, Data
+from madtp.metric.retrieval import Ranking, recalls, recalls_of_rankings, topk_chunked
+from madtp.model.ragged import Ragged
+from madtp.prune import Trace
+from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
+from madtp.task.contrast import MomentumContrast
+from madtp.task.words import Words
+
+RERANKED = 128
+"""Candidates that the matching head ranks anew, as BLIP does on Flickr30k."""
+
+
+class RetrievalTask(Task):
+    """Everything the loops need to know about retrieval, with BLIP or CLIP.
+
+    Args:
+        processor: of the model; BLIP's and CLIP's texts begin and end in other ways.
+        k_test: candidates of every picture and text that BLIP's matching head ranks anew; 0 = none.
+        momentum: share of themselves that the momentum towers keep a step; 0 = there are none.
+        queue: pairs of earlier steps to contrast with; 0 = those of the batch alone.
+    """
+
+    name = "retrieval"
+    higher_is_better = "r_mean"
+    text_name = "captions"
+    options = frozenset({"k_test", "momentum", "queue"})
+
+    def __init__(self, processor: Any, k_test: int | None = None, momentum: float = 0.995, queue: int = 57600) -> None:
+        super().__init__(processor)
+        self.clip = "CLIP" in type(processor).__name__
+        self.k_test = (0 if self.clip else RERANKED) if k_test is None else k_test
+        self.momentum, self.queue = momentum, queue
+        self.texts = Words(self.tokenizer)
+        self._numbers: dict[str, int] = {}  # of the pictures of the data last trained on
+
+    def settings(self) -> dict[str, Any]:
+        """Of the training beside the model: a resumed run must have the same."""
+        return {"momentum": self.momentum, "queue": self.queue}
+
+    @staticmethod
+    def words_of(data: Data[CaptionSample]) -> Iterator[str]:
+        """The captions."""
+        yield from (caption for sample in data.samples for caption in sample.captions)
+
+    def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> Any:
+        """The split as a torch data set; in training one caption of a picture an epoch, as pairs are contrasted."""
+        if training:
+            self.k_test = 0  # a choice of the best epoch is not worth a match of every candidate
+            self._numbers = {sample.image_id: i for i, sample in enumerate(data.samples)}
+            options["per_image"] = 1
+        return super().dataset(data, training=training, **options)
+
+    def _tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        if not self.clip:
+            return self.texts.plain(captions)
+        if not captions:
+            return torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.long)
+        found = self.tokenizer(list(captions), truncation=True, padding=True, return_tensors="pt")
+        return found["input_ids"], found["attention_mask"]
+
+    def collate(self, items: Sequence[Item]) -> Batch:
+        """Pictures once each, their captions in order."""
+        captions: list[str] = [caption for _, _, some in items for caption in some]
+        input_ids, attention_mask = self._tokens(captions)
+        return {
+            "pixel_values": torch.cat([pixels for pixels, _, _ in items]),
+            "image_index": picture_index(items)[0],
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "image_ids": torch.tensor([self._numbers.get(sample.image_id, -1) for _, sample, _ in items]),
+            "samples": [sample for _, sample, _ in items],
+            "owners": owners(items),
+            "texts": captions,
+        }
+
+    def inputs(self, batch: Batch) -> Batch:
+        """The part of a batch that the towers take; BLIP judges every pair too."""
+        inputs = {key: batch[key] for key in ("pixel_values", "input_ids", "attention_mask", "image_index")}
+        return inputs if self.clip else {**inputs, "match": True, "match_token_id": self.texts.enc}
+
+    def helper(self, model: Any, seed: int, ramp: int) -> MomentumContrast:
+        """Momentum towers, queues and the temperature of the contrast."""
+        return MomentumContrast(
+            model,
+            self.queue if self.momentum else 0,
+            self.momentum or None,
+            ramp_steps=ramp,
+            match_token_id=None if self.clip else self.texts.enc,
+            seed=seed,
+        )
+
+    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+        """Training loss of a batch of pairs, numbers to log, and the trace."""
+        losses = helper(batch["pixel_values"], batch["input_ids"], batch["attention_mask"], batch["image_ids"])
+        named = {"itc": losses.itc, "itm": losses.itm, "align": losses.align, "align_momentum": losses.align_momentum}
+        logs = {f"loss_{name}": float(value.detach()) for name, value in named.items() if value is not None}
+        if self.clip:  # what CLIP scales its logits by is what was learned here
+            helper.model.logit_scale.data.copy_(-helper.temp.detach().log())
+        return losses.total(helper.model.pruning.alpha), logs, losses.trace
+
+    @torch.no_grad()
+    def predict(
+        self, model: Any, batch: Batch, answers: Sequence[str] = (), provenance: bool = False
+    ) -> tuple[list[Prediction], Any]:
+        """Features of a batch's pictures and captions; `finish` ranks them when all are there."""
+        paired = model.encode(**self.inputs(batch), provenance=provenance)
+        features, tokens = paired.image.feature.cpu(), None
+        if self.k_test:
+            tokens = [x.cpu() for x in paired.image.tokens.values.split(paired.image.tokens.lengths.tolist())]
+        read, index = paired.text.feature.cpu(), batch["image_index"].tolist()
+        predictions = []
+        for j, (caption, i, sample) in enumerate(zip(batch["texts"], index, batch["owners"], strict=True)):
+            side = (features[i], read[j]) if tokens is None else (features[i], read[j], tokens[i])
+            number = f"{sample.image_id}#{sample.captions.index(caption)}" if caption in sample.captions else "0"
+            predictions.append(
+                Prediction(number, caption, "", sample.image_id, sample.image_id, sample.objects, side=side)
+            )
+        return predictions, paired
+
+    @torch.no_grad()
+    def finish(self, model: Any, predictions: list[Prediction]) -> tuple[list[Prediction], dict[str, float]]:
+        """Rank everything against everything; a prediction's answer is the picture found first for its caption."""
+        if not predictions:
+            return predictions, {}
+        first = {p.image_id: p for p in reversed(predictions)}
+        pictures = sorted(first, key={p.image_id: i for i, p in enumerate(predictions)}.__getitem__)
+        place = {name: i for i, name in enumerate(pictures)}
+        owner = torch.tensor([place[p.image_id] for p in predictions])
+        images = torch.stack([first[name].side[0] for name in pictures])
+        texts = torch.stack([p.side[1] for p in predictions])
+        if self.k_test:
+            tokens = [first[name].side[2] for name in pictures]
+            metrics, best = self._rerank(model, images, texts, tokens, [p.text for p in predictions], owner)
+        else:
+            metrics = recalls(images, texts, owner)
+            best = topk_chunked(texts, images, 1).indices[:, 0]
+        found = [replace(p, answer=pictures[i], side=()) for p, i in zip(predictions, best.tolist(), strict=True)]
+        return found, dict(metrics)
+
+    def _rerank(
+        self, model: Any, images: Tensor, texts: Tensor, tokens: list[Tensor], captions: list[str], owner: Tensor
+    ) -> tuple[dict[str, float], Tensor]:
+        """BLIP's way: the best by features, ordered by feature similarity plus the matching head's logit."""
+        found_texts, found_images = topk_chunked(images, texts, self.k_test), topk_chunked(texts, images, self.k_test)
+        picture = torch.arange(len(images))[:, None].expand_as(found_texts.indices)
+        logit = self._match(model, picture.flatten(), found_texts.indices.flatten(), tokens, captions)
+        ranked_texts = Ranking(found_texts.indices, found_texts.scores + logit.view_as(found_texts.scores))
+        text = torch.arange(len(texts))[:, None].expand_as(found_images.indices)
+        logit = self._match(model, found_images.indices.flatten(), text.flatten(), tokens, captions)
+        ranked_images = Ranking(found_images.indices, found_images.scores + logit.view_as(found_images.scores))
+        best = ranked_images.indices.gather(1, ranked_images.scores.argmax(1, keepdim=True))[:, 0]
+        return recalls_of_rankings(ranked_texts, ranked_images, owner), best
+
+    def _match(
+        self, model: Any, image: Tensor, text: Tensor, tokens: list[Tensor], captions: list[str], chunk: int = 256
+    ) -> Tensor:
+        """`[n]` logit of the matching head that each text describes its image."""
+        logits = []
+        for some_image, some_text in zip(image.split(chunk), text.split(chunk), strict=True):
+            used, index = some_image.unique(return_inverse=True)
+            values = [tokens[i] for i in used.tolist()]
+            ragged = Ragged(torch.cat(values).to(model.device), torch.tensor([len(x) for x in values]))
+            ids, mask = self.texts.looking(captions[i] for i in some_text.tolist())
+            logits.append(
+                model.match(ragged, index, ids.to(model.device), mask.to(model.device))[0][:, 1].float().cpu()
+            )
+        return torch.cat(logits)
+
+    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Share of captions whose picture was found first; `finish` has all the recalls."""
+        return {"img_r1": sum(p.answer == p.truth for p in predictions) / len(predictions)} if predictions else {}
+
+    def example(self, images: Sequence[str], text: str) -> Item:
+        """One picture of the user's and a text, as the data set would give them."""
+        pixels, files = self._read_pictures(images, 1)
+        return pixels, CaptionSample(str(images[0]), files[0], (text,)), [text]

@@ -1,0 +1,64 @@
+"""Texts to token ids: first tokens, padding, and a memory of what was tokenised before."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LONGEST = 35
+"""Most tokens of a text, the ones that begin and end it included (BLIP's own limit for questions and captions)."""
+
+
+class Words:
+    """The tokenizer of a BLIP model, and BLIP's ways to begin a text.
+
+    Args:
+        tokenizer: with [CLS], and where the vocabulary has them [DEC] and [ENC].
+        longest: most tokens of a text.
+    """
+
+    def __init__(self, tokenizer: Any, longest: int = LONGEST) -> None:
+        self.tokenizer, self.longest = tokenizer, longest
+        self._ids: dict[str, list[int]] = {}
+
+    @property
+    def enc(self) -> int:
+        """Begins a text that looks at a picture: [ENC] where there is one."""
+        enc = self.tokenizer.convert_tokens_to_ids("[ENC]")
+        return int(self.tokenizer.cls_token_id if enc in (None, self.tokenizer.unk_token_id) else enc)
+
+    @property
+    def dec(self) -> int:
+        """Begins a text that is generated: [DEC] where there is one."""
+        start = self.tokenizer.bos_token_id
+        return int(self.tokenizer.cls_token_id if start is None else start)
+
+    def tokens(self, text: str, first: int) -> list[int]:
+        """Ids of a text from `first` to [SEP]."""
+        if text not in self._ids:
+            if len(self._ids) > 100_000:
+                self._ids.clear()
+            self._ids[text] = self.tokenizer(text, truncation=True, max_length=self.longest).input_ids[1:]
+        return [first, *self._ids[text]]
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """`[n, l]` ids and mask, padded on the right."""
+        width = max((len(row) for row in rows), default=1)
+        ids = torch.full((len(rows), width), self.tokenizer.pad_token_id)
+        for i, row in enumerate(rows):
+            ids[i, : len(row)] = torch.tensor(row)
+        lengths = torch.tensor([len(row) for row in rows], dtype=torch.long)
+        return ids, (torch.arange(width) < lengths[:, None]).long()
+
+    def looking(self, texts: Iterable[str]) -> tuple[Tensor, Tensor]:
+        """`[q, l]` ids and mask of texts that look at pictures; the first token is `enc`."""
+        return self.padded([self.tokens(text, self.enc) for text in texts])
+
+    def said(self, texts: Iterable[str]) -> tuple[Tensor, Tensor]:
+        """`[a, l]` ids and mask of texts that are generated, from `dec` to [SEP]."""
+        return self.padded([self.tokens(text, self.dec) for text in texts])
+
+    def plain(self, texts: Iterable[str]) -> tuple[Tensor, Tensor]:
+        """`[q, l]` ids and mask of texts on their own, from [CLS] to [SEP]."""
+        return self.padded([self.tokens(text, self.tokenizer.cls_token_id) for text in texts])
