@@ -386,7 +386,7 @@ def test_gradients_of_blocked_and_dense_attention_agree(inputs: dict[str, Tensor
     for name, dense in grads["dense"].items():
         assert dense is not None, name
         assert torch.allclose(grads["blocked"][name], dense, rtol=1e-8, atol=1e-8), name
-        if "maps" in name and "weight" in name or "semantic" in name:
+        if ("maps" in name and "weight" in name) or "semantic" in name:
             assert float(dense.abs().max()) > 1e-6, name
 
 

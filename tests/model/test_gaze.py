@@ -2,7 +2,7 @@
 
 import torch
 
-from madtp.model.gaze import Gaze, one_image, two_images
+from madtp.model.gaze import Gaze, one_image, paired, two_images
 from madtp.model.ragged import Ragged
 
 IMAGE = Ragged(torch.arange(11.0)[:, None], torch.tensor([2, 1, 3, 5]))
@@ -28,3 +28,7 @@ def test_sorted_texts_and_images_that_all_are_looked_at_stay_as_they_are() -> No
 def test_defaults() -> None:
     assert one_image(None, 3, 3).tolist() == [0, 1, 2]
     assert two_images(None, 6, 3).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert paired(None, 3, 3, needed=True).tolist() == [0, 1, 2]
+    assert paired(None, 1, 3, needed=True).tolist() == [0, 0, 0]
+    assert paired(None, 2, 3, needed=False) is None
+    assert paired(torch.tensor([1, 0, 1]), 2, 3, needed=False).tolist() == [1, 0, 1]

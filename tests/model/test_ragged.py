@@ -99,6 +99,11 @@ def test_gradients_reach_tokens_and_nothing_comes_from_padding() -> None:
     assert values.grad.tolist() == [[1, 1]] * 6
 
 
+def test_last_tokens() -> None:
+    x = Ragged(torch.arange(12).view(6, 2), torch.tensor([2, 1, 3]))
+    assert x.last().tolist() == [[2, 3], [4, 5], [10, 11]]
+
+
 def test_chosen_instances_some_twice() -> None:
     x = example()
     y = x.select(torch.tensor([2, 0, 2]))

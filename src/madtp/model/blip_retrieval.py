@@ -11,6 +11,7 @@ from transformers import BlipForImageTextRetrieval
 from madtp.model.base import Pruned
 from madtp.model.block import Guidance
 from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.gaze import paired
 from madtp.model.output import ImageSide, MadtpRetrievalOutput, Paired, TextSide
 from madtp.model.ragged import Ragged
 from madtp.model.text import MadtpBlipTextModel
@@ -106,7 +107,8 @@ class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
         Raises:
             ValueError: `image_index` is of another length, or names an image that is not there.
         """
-        index = _checked(image_index, len(image.lengths), len(input_ids))
+        index = paired(image_index, len(image.lengths), len(input_ids), needed=True)
+        assert index is not None
         order = index.argsort(stable=True)  # the tower wants the texts of one image side by side
         moved = bool((index.diff() < 0).any())
         if moved:
@@ -154,7 +156,7 @@ class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
             pixel_values, align=align, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding
         )
         text = self.read(input_ids, attention_mask, align=align, provenance=provenance)
-        index = _paired(image_index, len(pixel_values), len(input_ids), needed=match or align)
+        index = paired(image_index, len(pixel_values), len(input_ids), needed=match or align)
         trace = Trace([*image.trace.blocks, *text.trace.blocks], index)
         logits = alignment = None
         if match:
@@ -191,11 +193,11 @@ class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
         """
         image = self.see(pixel_values, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding)
         if use_itm_head:
-            index = _paired(image_index, len(pixel_values), len(input_ids), needed=True)
+            index = paired(image_index, len(pixel_values), len(input_ids), needed=True)
             assert index is not None
             score, last = self.match(image.tokens, index, input_ids, attention_mask, provenance=provenance)
         else:
-            index = _paired(image_index, len(pixel_values), len(input_ids), needed=False)
+            index = paired(image_index, len(pixel_values), len(input_ids), needed=False)
             text = self.read(input_ids, attention_mask, provenance=provenance)
             score, last = image.feature @ text.feature.T, text.trace
         return MadtpRetrievalOutput(score, Trace([*image.trace.blocks, *last.blocks], index))
@@ -208,26 +210,6 @@ def begin_with(input_ids: Tensor, attention_mask: Tensor | None, token_id: int) 
     else:
         first = attention_mask.bool().int().argmax(1, keepdim=True)
     return input_ids.scatter(1, first, token_id)
-
-
-def _paired(image_index: Tensor | None, images: int, texts: int, needed: bool) -> Tensor | None:
-    """`image_index` on the CPU, its default filled in; None where there is none and none is needed."""
-    if image_index is not None:
-        return _checked(image_index, images, texts)
-    if images == texts:
-        return torch.arange(images)
-    if images == 1:
-        return torch.zeros(texts, dtype=torch.long)
-    if needed:
-        raise ValueError(f"{texts} texts for {images} images: image_index must say which belongs to which")
-    return None
-
-
-def _checked(image_index: Tensor, images: int, texts: int) -> Tensor:
-    index = image_index.cpu()
-    if index.shape != (texts,) or bool(((index < 0) | (index >= images)).any()):
-        raise ValueError(f"image_index must hold {texts} numbers in 0..{images - 1}, got {index.tolist()[:9]}...")
-    return index
 
 
 def _reordered(block: BlockTrace, index: Tensor) -> BlockTrace:

@@ -13,8 +13,8 @@ from madtp.model.base import Pruned
 from madtp.model.block import BlockGuidance
 from madtp.model.clip_layers import MadtpCLIPTextModel, MadtpCLIPVisionModel
 from madtp.model.config import MadtpCLIPConfig, PruneConfig
+from madtp.model.gaze import paired
 from madtp.model.output import ImageSide, MadtpCLIPOutput, Paired, TextSide
-from madtp.model.pairs import paired
 from madtp.model.ragged import Ragged
 from madtp.prune import Trace, alignment_loss
 

@@ -1,7 +1,7 @@
 """Checkpoints of OpenAI's CLIP and of the public MADTP code for CLIP, in transformers' (and our) names and sizes.
 
-Names are bare (`visual.conv1.weight`), or all of them behind the `module.` of a distributed run. Every pattern is matched
-against the whole name. Sizes are read off the tensors.
+Names are bare (`visual.conv1.weight`), or all of them behind the `module.` of a distributed run. Every pattern is
+matched against the whole name. Sizes are read off the tensors.
 """
 
 import re
@@ -67,7 +67,8 @@ def map_clip_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Conve
             unknown.append(name)
         else:
             tensor = tensor.float() if tensor.is_floating_point() else tensor
-            out |= _split(new, tensor.T.contiguous() if name in _TRANSPOSED else tensor, name)
+            turned = tensor.T.contiguous() if name in _TRANSPOSED and tensor.dim() == 2 else tensor
+            out |= _split(new, turned, name)
     if unknown:
         raise InputError(f"unknown tensors: {listed(unknown)}", fix=NEEDED)
     semantic = out.get(SEMANTIC_TOKENS)

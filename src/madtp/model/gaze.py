@@ -53,6 +53,28 @@ def one_image(image_index: Tensor | None, images: int, texts: int, what: str = "
     return _in_range(index, images)
 
 
+def paired(image_index: Tensor | None, images: int, texts: int, needed: bool) -> Tensor | None:
+    """`image_index [q]` on the CPU in any order, its default filled in: one text an image, or all of a single image.
+
+    None where the numbers differ, none is given and none is needed.
+
+    Raises:
+        ValueError: it is of another length, names an image that is not there, or is needed and missing.
+    """
+    if image_index is not None:
+        index = image_index.cpu()
+        if index.shape != (texts,):
+            raise ValueError(f"image_index must hold {texts} image numbers, got {list(index.shape)}")
+        return _in_range(index, images)
+    if images == texts:
+        return torch.arange(images)
+    if images == 1:
+        return torch.zeros(texts, dtype=torch.long)
+    if needed:
+        raise ValueError(f"{texts} texts for {images} images: image_index must say which belongs to which")
+    return None
+
+
 def two_images(image_index: Tensor | None, images: int, texts: int) -> Tensor:
     """`image_index [q, 2]` on the CPU, its default filled in: images 2i and 2i + 1 for text i.
 
