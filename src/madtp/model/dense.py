@@ -56,6 +56,8 @@ def export_dense(
             destination is taken or cannot be written.
     """
     source, destination = Path(source), Path(destination)
+    if not source.exists():
+        raise InputError("no such folder", source, "name a model folder")
     model: Any = load(source)
     check_destination(source, destination, overwrite)
     kind = kind_of(model)
