@@ -5,10 +5,9 @@ from collections import Counter, defaultdict
 
 import pytest
 
+from data.phrases import SINGULAR, gap, meant
 from madtp.data.scene import COLORS, SHAPES, Scene, SceneObject, SceneSettings, Stream, make_scene
 from madtp.data.scene_questions import ANSWERS, KINDS, WORDS, SceneQuestion, ask
-
-SINGULAR = {"circles": "circle", "squares": "square", "triangles": "triangle", "crosses": "cross", "stars": "star"}
 
 
 def asked(n: int, split: str = "train", settings: SceneSettings | None = None) -> list[tuple[Scene, SceneQuestion]]:
@@ -17,20 +16,6 @@ def asked(n: int, split: str = "train", settings: SceneSettings | None = None) -
 
 
 ASKED = asked(601)
-
-
-def meant(scene: Scene, phrase: str) -> list[SceneObject]:
-    """The objects a noun phrase applies to."""
-    found = list(scene.objects)
-    for word in phrase.split():
-        word = SINGULAR.get(word, word)
-        if word in COLORS:
-            found = [o for o in found if o.color == word]
-        elif word in SHAPES:
-            found = [o for o in found if o.shape == word]
-        else:
-            assert word in ("shape", "shapes", "thing"), word
-    return found
 
 
 def only(scene: Scene, phrase: str) -> SceneObject:
@@ -56,9 +41,8 @@ def truth(scene: Scene, text: str) -> tuple[str, str]:
     assert m, text
     a, b = only(scene, m[1]), only(scene, m[3])
     assert a is not b
-    gap = {"left of": b.x - a.x, "right of": a.x - b.x, "above": b.y - a.y, "below": a.y - b.y}[m[2]]
-    assert abs(gap) >= 0.15, "too close to call"
-    return "relate", "yes" if gap > 0 else "no"
+    assert abs(gap(a, m[2], b)) >= 0.15, "too close to call"
+    return "relate", "yes" if gap(a, m[2], b) > 0 else "no"
 
 
 def test_every_answer_is_true() -> None:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import pickle
@@ -5,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
-from madtp.data import Data, VqaSample, load_data
+from madtp.data import TASKS, Data, load_data
 from madtp.data import scene_samples as module
 from madtp.data.scene import Scene, SceneSettings, make_scene
 from madtp.data.scene_draw import draw_scene
@@ -25,12 +28,12 @@ def write(folder: Path, seed: int = 11, **options: object) -> Path:
     return write_scenes(folder, seed=seed, n_train=7, n_val=3, n_test=5, **options)  # type: ignore[arg-type]
 
 
-def facts(data: Data[VqaSample]) -> list[object]:
-    return [(s.image_id, s.questions, s.objects) for s in data]
+def facts(data: Data[Any]) -> list[object]:
+    return [(s.image_id, s.texts, s.objects) for s in data]
 
 
-def scene_of(data: Data[VqaSample], index: int) -> Scene:
-    image = data[index].image
+def scene_of(data: Data[Any], index: int, side: int = 0) -> Scene:
+    image = data[index].images[side]
     assert isinstance(image, SceneImage)
     return image.scene
 
@@ -58,16 +61,46 @@ def test_default_sizes() -> None:
     assert len(load_data("vqa", "scenes", "train", limit=3)) == 3
 
 
-def test_test_split_does_not_hang_on_the_size_of_train() -> None:
-    assert facts(load_data("vqa", "scenes:5:17", "test", limit=7)) == facts(
-        load_data("vqa", "scenes:5:999", "test", limit=7)
+@pytest.mark.parametrize("task", TASKS)
+def test_test_split_does_not_hang_on_the_size_of_train(task: str) -> None:
+    assert facts(load_data(task, "scenes:5:17", "test", limit=7)) == facts(
+        load_data(task, "scenes:5:999", "test", limit=7)
     )
-    assert facts(load_data("vqa", "scenes:5:17"))[:7] == facts(load_data("vqa", "scenes:5:999", limit=7))
+    assert facts(load_data(task, "scenes:5:17"))[:7] == facts(load_data(task, "scenes:5:999", limit=7))
 
 
-def test_splits_and_seeds_differ() -> None:
-    sets = [load_scenes("vqa", split, seed=seed, limit=19) for split in SIZES for seed in (0, 1)]
-    assert len({scene_of(data, i) for data in sets for i in range(19)}) == 6 * 19
+@pytest.mark.parametrize("task", ["vqa", "reasoning"])
+def test_splits_and_seeds_differ(task: str) -> None:
+    sets = [load_scenes(task, split, seed=seed, limit=18) for split in SIZES for seed in (0, 1)]
+    scenes = {scene_of(data, i, side) for data in sets for i in range(18) for side in range(len(data[0].images))}
+    assert len(scenes) == 6 * (18 if task == "vqa" else 9 * 3)  # two pairs share a picture
+
+
+def test_captions_are_of_the_pictures_that_questions_are_about() -> None:
+    asked, captioned, retrieved = (load_scenes(task, "val", limit=13) for task in ("vqa", "caption", "retrieval"))
+    assert [s.images for s in asked] == [s.images for s in captioned]
+    assert captioned == retrieved
+    assert {len(s.captions) for s in captioned} == {5}
+    assert (captioned.n_texts, captioned.answers, captioned.name) == (5 * 13, (), "scenes:0:8000")
+
+
+def test_pairs_are_named_as_in_nlvr2() -> None:
+    for split, name in (("train", "train"), ("val", "dev"), ("test", "test1")):
+        data = load_data("reasoning", "scenes:3:19", split, limit=3)
+        assert [s.image_id for s in data] == [f"{name}-0-0", f"{name}-0-1", f"{name}-1-0"]
+        statement = data[1].statements[5]
+        assert (statement.statement_id, statement.group) == (f"{name}-0-1-5", f"{name}-0-5")
+        assert data[2].objects == len(scene_of(data, 2, 0).objects) + len(scene_of(data, 2, 1).objects)
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [("vqa", "2ad04577a73ef11b"), ("reasoning", "669f2401caa6207f"), ("caption", "b858ed4ce8ce25b5")],
+)
+def test_the_same_everywhere_and_for_ever(task: str, expected: str) -> None:
+    """Published figures are of these scenes and texts: a change here makes them stale."""
+    data = load_scenes(task, "test", limit=41)
+    assert hashlib.sha256(repr(data.samples).encode()).hexdigest()[:16] == expected
 
 
 def test_settings_reach_scene_and_questions() -> None:
@@ -93,6 +126,56 @@ def test_written_folder_reads_back_equal(tmp_path: Path) -> None:
         assert read_scenes(folder, split) == {str(i): scene_of(memory, i) for i in range(n)}
     head = json.loads((folder / "val" / "scenes.json").read_text())
     assert (head["schema"], head["seed"], head["split"], head["settings"]["side"]) == (1, 11, "val", 64)
+
+
+@pytest.mark.parametrize("task", ["reasoning", "caption", "retrieval"])
+def test_written_folders_of_other_tasks_read_back(tmp_path: Path, task: str) -> None:
+    """All but what these forms have no place for: kinds and numbers of objects, which scenes.json keeps."""
+    folder = write(tmp_path / "made", task=task)
+    for split, n in SIZES.items():
+        memory, disk = load_scenes(task, split, seed=11, limit=n), load_data(task, folder, split)
+        assert (len(disk), disk.name, disk.split) == (n, "made", split)
+        scenes = read_scenes(folder, split)
+        assert len(scenes) == n * len(memory[0].images)
+        for here, there in zip(memory, disk, strict=True):
+            assert here.image_id == there.image_id
+            texts = here.texts if task != "reasoning" else tuple(replace(s, kind="") for s in here.texts)
+            assert texts == there.texts
+            assert [i.open().tobytes() for i in here.images] == [i.open().tobytes() for i in there.images]
+        assert list(scenes.values()) == [image.scene for sample in memory for image in sample.images]
+    write(folder, task="vqa", overwrite=True)  # one of ours gives way to another
+
+
+def test_written_captions_are_in_karpathys_form(tmp_path: Path) -> None:
+    content = json.loads((write(tmp_path / "a", task="caption") / "dataset_scenes.json").read_text())
+    images = content["images"]
+    assert [image["imgid"] for image in images] == list(range(7 + 3 + 5))
+    assert (images[8]["filepath"], images[8]["filename"], images[8]["split"]) == ("val/images", "1.png", "val")
+    assert [s["sentid"] for image in images for s in image["sentences"]] == list(range(5 * 15))
+    assert [image["sentids"] for image in images][2] == [10, 11, 12, 13, 14]
+    sentence = images[8]["sentences"][2]
+    assert sentence["raw"] == load_scenes("caption", "val", seed=11)[1].captions[2]
+    assert sentence["tokens"] == sentence["raw"].replace(",", "").replace(":", "").split()
+
+
+def test_written_statements_are_in_nlvr2s_form(tmp_path: Path) -> None:
+    folder = write(tmp_path / "a", task="reasoning")
+    assert sorted(p.name for p in folder.iterdir()) == sorted(
+        ["dev.json", "images", "test", "test1.json", "train", "train.json", "val"]
+    )
+    entry = json.loads((folder / "train.json").read_text().splitlines()[8])
+    expected = load_scenes("reasoning", "train", seed=11, limit=2)[1].statements[0]
+    assert entry == {
+        "identifier": "train-0-1-0",
+        "sentence": expected.text,
+        "label": str(expected.label),
+        "kind": expected.kind,
+        "directory": 0,
+    }
+    lines = (folder / "dev.json").read_text().splitlines()
+    assert {json.loads(line)["label"] for line in lines} == {"True", "False"}
+    assert (folder / "images" / "train" / "0" / "train-3-0-img1.png").is_file()
+    assert (folder / "images" / "dev" / "dev-1-0-img0.png").is_file()
 
 
 def test_written_folder_is_easy_vqa_without_our_notes(tmp_path: Path) -> None:
@@ -197,3 +280,7 @@ def test_numbers_out_of_range(tmp_path: Path, options: dict[str, int]) -> None:
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match="unknown split"):
         load_scenes("vqa", "dev")
+    with pytest.raises(InputError, match="unknown task 'captioning'"):
+        load_scenes("captioning")
+    with pytest.raises(InputError, match="unknown task 'nlvr'"):
+        write_scenes(tmp_path / "a", task="nlvr")

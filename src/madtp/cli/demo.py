@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp.cli import common
+from madtp.cli.examples import examples_of, pictures_of
 from madtp.errors import InputError
 
 BUDGETS = (0.5, 0.8)
@@ -52,7 +53,7 @@ def demo(
                 network.temperature = None
             advance(0, f"answering, {name}")
             rows.append({"name": name, "reduction_asked": budget} | _row(network, task, data, batch_size, advance))
-            pictures[name] = _pictures(network, task, data)
+            pictures[name] = pictures_of(network, task, data)
         for row in rows:
             advance(8, f"timing, {row['name']}")
             row |= _time(network, task, data[:batch_size], row["temperature"])
@@ -67,7 +68,7 @@ def demo(
     }
     how = {"batch_size": batch_size, "dtype": "float32", "device": str(network.device)}
     report = {"schema": SCHEMA, **head, **how, **settings(), "timed": "image tower and question encoder", "rows": rows}
-    write_report(out, report, _examples(data, pictures))
+    write_report(out, report, examples_of(task, data, pictures))
     if as_json:
         common.emit(report, True, "")
     else:
@@ -98,38 +99,3 @@ def _time(network: Any, task: Any, data: Any, temperature: float | None) -> dict
         times = time_pairs(lambda: at(None), lambda: at(temperature))
     mine = sorted(times.contender)[len(times.contender) // 2]
     return {"ms_per_image": 1000 * mine / len(data), "speedup": times.speedup if temperature else 1.0}
-
-
-def _chosen(data: Any) -> list[int]:
-    """A few pictures: one for each number of objects, as far as there are."""
-    first: dict[int, int] = {}
-    for i, sample in enumerate(data.samples):
-        first.setdefault(sample.objects, i)
-    return [first[n] for n in sorted(first)][:8]
-
-
-def _pictures(network: Any, task: Any, data: Any) -> list[Any]:
-    """`(answer, [share of every patch after each block])` of the first question of each chosen picture."""
-    from madtp.evaluate import evaluating
-
-    dataset = task.dataset(data)
-    items = [(pixels, sample, questions[:1]) for pixels, sample, questions in (dataset[i] for i in _chosen(data))]
-    batch = task.collate(items)
-    with evaluating(network):
-        predictions, encoded = task.predict(network, batch, provenance=True)
-    blocks = [block.provenance for block in encoded.trace.tower("vision")]
-    return [
-        (prediction.answer, [where.of(i)[1].clamp(0, 1).numpy() for where in blocks])
-        for i, prediction in enumerate(predictions)
-    ]
-
-
-def _examples(data: Any, pictures: dict[str, list[Any]]) -> list[Any]:
-    from madtp.report import Example, ExampleRow
-
-    examples = []
-    for i, index in enumerate(_chosen(data)):
-        sample, question = data[index], data[index].questions[0]
-        made = tuple(ExampleRow(name, some[i][0], tuple(some[i][1])) for name, some in pictures.items())
-        examples.append(Example(sample.image.open(), question.text, question.answers[0], made))
-    return examples

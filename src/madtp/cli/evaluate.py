@@ -1,10 +1,12 @@
 """`madtp evaluate`: quality and cost of a model on a split."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from madtp.cli import common
+from madtp.cli.examples import examples_of, pictures_of
 
 
 def evaluate(
@@ -27,6 +29,11 @@ def evaluate(
         str | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
     ] = None,
     skip_missing: common.SkipOption = False,
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Pictures in report.html.")] = 4,
+    predictions: Annotated[
+        Path | None,
+        typer.Option("--predictions", help="Write them here, in the benchmark's own format.", show_default=False),
+    ] = None,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -48,6 +55,8 @@ def evaluate(
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
         result = run(network, work, some, batch_size=batch_size, advance=advance)
     table = result.to_dict()
+    if predictions is not None:
+        work.write(predictions, result.predictions)
     if out is not None:
         asked = network.pruning.reduction  # None after --temperature: nothing was asked for then
         asked = result.reduction if asked is None else asked
@@ -62,5 +71,7 @@ def evaluate(
             "model": model,
             "batch_size": batch_size,
         }
-        write_report(out, {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]})
+        seen = {row["name"]: pictures_of(network, work, some, examples)} if examples else {}
+        shown = examples_of(work, some, seen, examples) if examples else []
+        write_report(out, {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]}, shown)
     common.emit(table, as_json, common.summary(table, f"{model} on {some.name}"))

@@ -109,14 +109,12 @@ def train(
 
 def fresh(task: str, size: str, training: Any, start: str | None, prompt: str | None) -> tuple[Any, Any]:
     """A model of that size with fresh weights, from torch's random state, and a processor with the data's words."""
-    from madtp.model.sizes import build_blip, build_processor, find_size
+    from madtp.model.sizes import build_fresh, find_size
     from madtp.model.start import take_towers
     from madtp.task.registry import task_class
 
     texts = [*task_class(task).words_of(training), prompt or ""]
-    shape = find_size(size)
-    processor = build_processor(shape, texts)
-    network = build_blip(task, shape, len(processor.tokenizer))
+    network, processor = build_fresh(task, find_size(size, task), texts)
     if start is not None:
         lender, old = common.load_model(start)
         take_towers(network, processor.tokenizer.get_vocab(), lender, old.tokenizer.get_vocab(), start)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 KS = (1, 5, 10)
@@ -23,6 +23,7 @@ class Ranking(NamedTuple):
     scores: Float[Tensor, "q k"]
 
 
+@torch.no_grad()
 def topk_chunked(queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: int, *, chunk: int = 2048) -> Ranking:
     """The ``k`` keys of largest dot product with each query, best first, or all where there are fewer.
 
@@ -30,7 +31,7 @@ def topk_chunked(queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: i
     the worst. At most ``chunk * (chunk + k)`` scores exist at a time, whatever q and n are.
 
     Args:
-        queries, keys: features on one device; half precision is multiplied as float32.
+        queries, keys: features on one device; multiplied and compared as float32.
         k: at least 1.
         chunk: queries and keys taken at a time.
     """
@@ -89,7 +90,7 @@ def recall_from_ranking(
     by_index = ranking.indices.argsort(dim=1)
     scores = ranking.scores.gather(1, by_index).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
     order = by_index.gather(1, scores.argsort(dim=1, descending=True, stable=True))
-    found: Bool[Tensor, "q k"] = key_group[ranking.indices.gather(1, order)] == query_group[:, None]
+    found = key_group[ranking.indices.gather(1, order)] == query_group[:, None]
     return {k: found[scored, :k].any(1).double().mean().item() for k in ks}
 
 

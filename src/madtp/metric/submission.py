@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from madtp.errors import InputError
-from madtp.files import atomic_write
+from madtp.files import atomic_write, write_json
 
 _INTEGER = re.compile(r"0|[1-9][0-9]*")
 
@@ -54,7 +54,7 @@ def write_captions(path: str | Path, captions: Sequence[tuple[str, str]]) -> Non
 
 
 def coco_image_id(name: str) -> str:
-    """COCO's id of an image from its file's name: ``val2014/COCO_val2014_000000000042.jpg`` -> ``42``; else ``name``."""
+    """COCO's id in a file's name: ``val2014/COCO_val2014_000000000042.jpg`` -> ``42``; else ``name`` itself."""
     found = re.fullmatch(r"(?:.*[/\\_])?([0-9]{12})(?:\.[A-Za-z]+)?", name)
     return str(int(found[1])) if found else name
 
@@ -90,21 +90,15 @@ def write_rankings(
     Raises:
         InputError: the file cannot be written.
     """
-    both = {"image_to_text": texts_of_image, "text_to_image": images_of_text}
-    ways = (
-        f"{json.dumps(way)}: {{\n"
-        + ",\n".join(f"{_json(key)}: {_json(list(found))}" for key, found in ids.items())
-        + "\n}"
-        for way, ids in both.items()
+    write_json(
+        path,
+        {
+            "image_to_text": {key: list(found) for key, found in texts_of_image.items()},
+            "text_to_image": {key: list(found) for key, found in images_of_text.items()},
+        },
     )
-    atomic_write(path, "{\n" + ",\n".join(ways) + "\n}\n")
 
 
 def _write_list(path: str | Path, rows: Iterable[Mapping[str, int | str]]) -> None:
-    """One row a line, so that a person can look at it and `diff` can compare two."""
-    atomic_write(path, "[\n" + ",\n".join(map(_json, rows)) + "\n]\n")
-
-
-def _json(value: object) -> str:
-    # ASCII: what a server does with other bytes is not ours to find out.
-    return json.dumps(value)
+    """One row a line, so that a person can look at it and `diff` can compare two. ASCII, which every server reads."""
+    atomic_write(path, "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n")

@@ -31,36 +31,42 @@ def sincos_positions(grid: int, width: int, base: float = 100.0) -> Tensor:
 
 
 def mimetic_attention(attention: Any, heads: int) -> None:
-    """Set a fused attention's weights so that tokens attend to their like, positions included.
+    """Set an attention's weights so that tokens attend to their like, positions included.
 
     `W_q W_k^T ~ 0.7 Z + 0.7 I` for every head and `W_v W_o ~ 0.4 Z - 0.4 I` over all of them, Z Gaussian, the products
     factored by SVD (Trockman and Kolter, "Mimetic Initialization of Self-Attention Layers", ICML 2023).
 
     Args:
-        attention: with `qkv` and `projection` linears, as in the BLIP image tower.
+        attention: with `qkv` and `projection` linears, as in the BLIP image tower, or the four linears of CLIP's.
         heads: number of heads.
     """
-    width = attention.projection.weight.shape[0]
+    if hasattr(attention, "qkv"):
+        query, key, value = attention.qkv.weight.detach().chunk(3)
+        out = attention.projection.weight.detach()
+    else:
+        four = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
+        query, key, value, out = (part.weight.detach() for part in four)
+    width = out.shape[0]
     one, size = torch.eye(width), width // heads
-    with torch.no_grad():
-        for head in range(heads):
-            noise = torch.randn(width, width) / math.sqrt(width)
-            u, s, v = torch.linalg.svd(LIKE_NOISE * noise + LIKE * one)
-            rows = slice(head * size, (head + 1) * size)
-            attention.qkv.weight[:width][rows] = (u[:, :size] * s[:size].sqrt()).T
-            attention.qkv.weight[width : 2 * width][rows] = (v[:size].T * s[:size].sqrt()).T
+    for head in range(heads):
         noise = torch.randn(width, width) / math.sqrt(width)
-        u, s, v = torch.linalg.svd(MINUS_NOISE * noise - MINUS * one)
-        attention.qkv.weight[2 * width :] = (v.T * s.sqrt()).T
-        attention.projection.weight.copy_(u * s.sqrt())
+        u, s, v = torch.linalg.svd(LIKE_NOISE * noise + LIKE * one)
+        rows = slice(head * size, (head + 1) * size)
+        query[rows] = (u[:, :size] * s[:size].sqrt()).T
+        key[rows] = (v[:size].T * s[:size].sqrt()).T
+    noise = torch.randn(width, width) / math.sqrt(width)
+    u, s, v = torch.linalg.svd(MINUS_NOISE * noise - MINUS * one)
+    value.copy_((v.T * s.sqrt()).T)
+    out.copy_(u * s.sqrt())
 
 
 def start_vision_tower(tower: Any, position_scale: float = 0.5) -> None:
-    """Both of the above for a freshly made BLIP image tower."""
+    """Both of the above for a freshly made image tower of BLIP or CLIP."""
     embeddings = tower.embeddings
     grid = math.isqrt(embeddings.num_patches)
+    positions = embeddings.position_embedding
+    positions = positions.weight if hasattr(positions, "weight") else positions[0]
     with torch.no_grad():
-        width = embeddings.position_embedding.shape[-1]
-        embeddings.position_embedding[0, 1:] = sincos_positions(grid, width) * position_scale
+        positions[1:] = sincos_positions(grid, positions.shape[-1]) * position_scale
     for layer in tower.encoder.layers:
         mimetic_attention(layer.self_attn, layer.self_attn.num_heads)

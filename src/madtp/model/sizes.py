@@ -1,4 +1,4 @@
-"""Sizes of BLIP models to train from scratch, and the processor that goes with them."""
+"""Sizes of models to train from scratch, and the processor that goes with them; CLIP's own are in `clip_sizes`."""
 
 import re
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from transformers.models.blip.image_processing_pil_blip import BlipImageProcesso
 
 from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
+from madtp.model.clip_sizes import CLIP_SIZES, ClipSize, build_clip, build_clip_processor
 from madtp.model.config import MadtpBlipConfig, PruneConfig
 from madtp.model.init import start_vision_tower
 from madtp.model.shape import class_of
@@ -88,15 +89,25 @@ def build_config(size: Size, vocabulary: int) -> MadtpBlipConfig:
     )
 
 
-def find_size(name: str) -> Size:
+def find_size(name: str, task: str) -> Size | ClipSize:
     """The size of a name.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it is not for that task.
     """
-    if name not in SIZES:
-        raise InputError(f"unknown size {name!r}", "--size", f"one of {', '.join(SIZES)}")
-    return SIZES[name]
+    known: dict[str, Size | ClipSize] = {**SIZES, **(CLIP_SIZES if task == "retrieval" else {})}
+    if name not in known:
+        raise InputError(f"unknown size {name!r} for {task}", "--size", f"one of {', '.join(known)}")
+    return known[name]
+
+
+def build_fresh(task: str, size: Size | ClipSize, texts: Iterable[str]) -> tuple[Any, Any]:
+    """A model for a task with fresh weights, from torch's random state, and a processor with the words of `texts`."""
+    if isinstance(size, ClipSize):
+        processor = build_clip_processor(size, texts)
+        return build_clip(size, processor.tokenizer), processor
+    processor = build_processor(size, texts)
+    return build_blip(task, size, len(processor.tokenizer)), processor
 
 
 def build_blip(task: str, size: Size, vocabulary: int) -> Any:

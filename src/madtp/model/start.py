@@ -33,6 +33,8 @@ def take_towers(
         InputError: the image tower does not fit, so that little is left to start from.
     """
     mine, theirs = dict(model.named_parameters()), dict(lender.named_parameters())
+    if "vision_model.pre_layrnorm.weight" in mine and "vision_model.pre_layrnorm.weight" not in theirs:
+        theirs = _as_clip(theirs)
     given = {copy: tensor for name, tensor in theirs.items() for copy in _copies(name, mine)}
     vision = [name for name in mine if name.startswith("vision_model.")]
     if any(name not in given or given[name].shape != mine[name].shape for name in vision):
@@ -61,3 +63,26 @@ def _copies(name: str, mine: Mapping[str, Tensor]) -> list[str]:
     if once is None or name in mine:
         return [name]
     return [once.expand(rf"\g<1>\g<2>{side}\g<3>") for side in (0, 1)]
+
+
+def _as_clip(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """BLIP's image tower in CLIP's names; CLIP's norm before the first block, which BLIP has not, keeps the scale."""
+    out: dict[str, Tensor] = {}
+    for name, tensor in theirs.items():
+        if not name.startswith("vision_model."):
+            continue
+        tensor = tensor.detach()
+        if ".qkv." in name:
+            out |= {name.replace(".qkv.", f".{part}_proj."): x for part, x in zip("qkv", tensor.chunk(3), strict=True)}
+        elif not name.startswith("vision_model.embeddings."):
+            out[name.replace(".projection.", ".out_proj.")] = tensor
+    embeddings = "vision_model.embeddings."
+    positions = theirs[f"{embeddings}position_embedding"].detach()[0].clone()
+    positions[1:] += theirs[f"{embeddings}patch_embedding.bias"].detach()  # CLIP's patches have none of their own
+    out[f"{embeddings}position_embedding.weight"] = positions
+    out[f"{embeddings}patch_embedding.weight"] = theirs[f"{embeddings}patch_embedding.weight"].detach()
+    out[f"{embeddings}class_embedding"] = theirs[f"{embeddings}class_embedding"].detach().flatten()
+    white = positions[1:] + out[f"{embeddings}patch_embedding.weight"].sum((1, 2, 3))  # of an even picture
+    out["vision_model.pre_layrnorm.weight"] = white.std(-1).mean().expand(positions.shape[-1])
+    out["vision_model.pre_layrnorm.bias"] = positions.new_zeros(positions.shape[-1])
+    return out

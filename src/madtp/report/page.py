@@ -158,12 +158,13 @@ def _examples(examples: Sequence[Example]) -> str:
 
 
 def _example(example: Example) -> str:
-    alt = escape(f"Picture for the question: {example.question}")
+    alt = escape(f"Picture for: {example.question}" if example.question else "Picture")
     rows = "".join(_example_row(example, row) for row in example.rows)
+    truth = f"<p>True answer: <b>{escape(example.answer)}</b></p>\n" if example.answer else ""
     whole = f"<img class='whole' src='{_data_url(_shrunk(example.image))}' alt='{alt}'>"
     return (
         f"<article class='example'>\n<div>{whole}</div>\n"
-        f"<div><h3>{escape(example.question)}</h3>\n<p>True answer: <b>{escape(example.answer)}</b></p>\n{rows}</div>\n"
+        f"<div><h3>{escape(example.question)}</h3>\n{truth}{rows}</div>\n"
         "</article>\n"
     )
 
@@ -172,6 +173,7 @@ def _example_row(example: Example, row: ExampleRow) -> str:
     name = "dense" if row.name == "dense" else f"reduction {row.name}"
     right = exact_match(row.prediction, example.answer)
     mark = "<span class='right'>✓ right</span>" if right else "<span class='wrong'>✗ wrong</span>"
+    mark = mark if example.judged and example.answer else ""
     head = f"<p><b>{escape(name)}</b>: {escape(row.prediction)} {mark}</p>\n"
     if not row.blocks:
         strip = ""

@@ -35,12 +35,16 @@ class ExampleRow:
 
 @dataclass(frozen=True)
 class Example:
-    """One picture of the page, with its question, its true answer and what each row made of it."""
+    """One picture of the page, with its text, its true answer and what each row made of it.
+
+    `judged`: an answer is right only where it equals the true one; False = it cannot be said so simply (captions).
+    """
 
     image: Image.Image
     question: str
     answer: str
     rows: tuple[ExampleRow, ...] = ()
+    judged: bool = True
 
 
 def write_report(folder: str | Path, report: Mapping[str, Any], examples: Sequence[Example] = ()) -> None:

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -109,6 +110,7 @@ class Task(ABC):
     higher_is_better: ClassVar[str]
     text_name: ClassVar[str]  # what the texts are called, in the plural
     options: ClassVar[frozenset[str]] = frozenset()  # settings of its own that a user may give
+    judged: ClassVar[bool] = True  # an answer is right where it equals the true one
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -166,6 +168,14 @@ class Task(ABC):
     def finish(self, model: Any, predictions: list[Prediction]) -> tuple[list[Prediction], dict[str, float]]:
         """After the last batch: the final predictions and their metrics."""
         return predictions, self.metrics(predictions)
+
+    @abstractmethod
+    def words_for(self, prediction: Prediction) -> tuple[str, str]:
+        """The answer and the true one in words; "" = there is none."""
+
+    @abstractmethod
+    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+        """Write predictions in the format of the benchmark's server. Raises InputError."""
 
     @abstractmethod
     def example(self, images: Sequence[str], text: str) -> Item:

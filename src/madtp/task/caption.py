@@ -1,12 +1,14 @@
 """Captioning: say what is in a picture."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from madtp.data.sample import CaptionSample, Data
+from madtp.metric.submission import coco_image_id, write_captions
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Task, TaskDataset, picture_index
@@ -29,6 +31,7 @@ class CaptionTask(Task):
     name = "caption"
     higher_is_better = "cider"
     text_name = "captions"
+    judged = False
     options = frozenset({"prompt", "beams", "longest", "shortest"})
 
     def __init__(
@@ -143,6 +146,14 @@ class CaptionTask(Task):
         if not known:
             return {}
         return dict(caption_scores([p.answer for p in known], [p.truth for p in known], slow=self.slow).values)
+
+    def words_for(self, prediction: Prediction) -> tuple[str, str]:
+        """The caption, and the first of the data's."""
+        return prediction.answer, prediction.truth[0] if prediction.truth else ""
+
+    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+        """COCO's JSON; see `write_captions`."""
+        write_captions(path, [(coco_image_id(p.id), p.answer) for p in predictions])
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's; the text is not looked at."""

@@ -1,6 +1,7 @@
 """Visual reasoning: is a statement true of two pictures (NLVR2), or of one (NLVR)?"""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from madtp.data.sample import Data, PairSample, Statement
 from madtp.metric.reasoning import reasoning_scores
+from madtp.metric.submission import write_nlvr2
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
@@ -85,6 +87,15 @@ class ReasoningTask(Task):
             [p.answer == "true" for p in known], [p.truth.label for p in known], [p.truth.group for p in known]
         )
         return {"accuracy": scores.accuracy, "consistency": scores.consistency}
+
+    def words_for(self, prediction: Prediction) -> tuple[str, str]:
+        """ "true" or "false", twice; no second where the label is not known."""
+        label = prediction.truth.label
+        return prediction.answer, "" if label is None else WORDS[label]
+
+    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+        """NLVR2's CSV; see `write_nlvr2`."""
+        write_nlvr2(path, [(p.id, p.answer == WORDS[1]) for p in predictions])
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """Two pictures of the user's (or one for both sides) and a statement about them."""

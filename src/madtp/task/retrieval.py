@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from madtp.data.sample import CaptionSample, Data
-from madtp.metric.retrieval import Ranking, recalls, recalls_of_rankings, topk_chunked
+from madtp.metric.retrieval import KS, Ranking, recalls_of_rankings, topk_chunked
+from madtp.metric.submission import write_rankings
 from madtp.model.ragged import Ragged
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
@@ -32,6 +34,7 @@ class RetrievalTask(Task):
     name = "retrieval"
     higher_is_better = "r_mean"
     text_name = "captions"
+    judged = False
     options = frozenset({"k_test", "momentum", "queue"})
 
     def __init__(self, processor: Any, k_test: int | None = None, momentum: float = 0.995, queue: int = 57600) -> None:
@@ -41,6 +44,7 @@ class RetrievalTask(Task):
         self.momentum, self.queue = momentum, queue
         self.texts = Words(self.tokenizer)
         self._numbers: dict[str, int] = {}  # of the pictures of the data last trained on
+        self._ranked: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})  # of the last evaluation
 
     def settings(self) -> dict[str, Any]:
         """Of the training beside the model: a resumed run must have the same."""
@@ -103,6 +107,8 @@ class RetrievalTask(Task):
         losses = helper(batch["pixel_values"], batch["input_ids"], batch["attention_mask"], batch["image_ids"])
         named = {"itc": losses.itc, "itm": losses.itm, "align": losses.align, "align_momentum": losses.align_momentum}
         logs = {f"loss_{name}": float(value.detach()) for name, value in named.items() if value is not None}
+        if self.clip:  # what CLIP scales its logits by is what was learned here
+            helper.model.logit_scale.data.copy_(-helper.temp.detach().log())
         return losses.total(helper.model.pruning.alpha), logs, losses.trace
 
     @torch.no_grad()
@@ -137,16 +143,23 @@ class RetrievalTask(Task):
         texts = torch.stack([p.side[1] for p in predictions])
         if self.k_test:
             tokens = [first[name].side[2] for name in pictures]
-            metrics, best = self._rerank(model, images, texts, tokens, [p.text for p in predictions], owner)
+            ranked = self._rerank(model, images, texts, tokens, [p.text for p in predictions])
         else:
-            metrics = recalls(images, texts, owner)
-            best = topk_chunked(texts, images, 1).indices[:, 0]
-        found = [replace(p, answer=pictures[i], side=()) for p, i in zip(predictions, best.tolist(), strict=True)]
-        return found, dict(metrics)
+            ranked = topk_chunked(images, texts, max(KS)), topk_chunked(texts, images, max(KS))
+        names = [p.id for p in predictions]
+        best = [
+            r.indices.gather(1, r.scores.argsort(dim=1, descending=True, stable=True))[:, : max(KS)] for r in ranked
+        ]
+        self._ranked = (
+            {name: [names[j] for j in row] for name, row in zip(pictures, best[0].tolist(), strict=True)},
+            {name: [pictures[j] for j in row] for name, row in zip(names, best[1].tolist(), strict=True)},
+        )
+        found = [replace(p, answer=self._ranked[1][p.id][0], side=()) for p in predictions]
+        return found, recalls_of_rankings(*ranked, owner)
 
     def _rerank(
-        self, model: Any, images: Tensor, texts: Tensor, tokens: list[Tensor], captions: list[str], owner: Tensor
-    ) -> tuple[dict[str, float], Tensor]:
+        self, model: Any, images: Tensor, texts: Tensor, tokens: list[Tensor], captions: list[str]
+    ) -> tuple[Ranking, Ranking]:
         """BLIP's way: the best by features, ordered by feature similarity plus the matching head's logit."""
         found_texts, found_images = topk_chunked(images, texts, self.k_test), topk_chunked(texts, images, self.k_test)
         picture = torch.arange(len(images))[:, None].expand_as(found_texts.indices)
@@ -155,8 +168,7 @@ class RetrievalTask(Task):
         text = torch.arange(len(texts))[:, None].expand_as(found_images.indices)
         logit = self._match(model, found_images.indices.flatten(), text.flatten(), tokens, captions)
         ranked_images = Ranking(found_images.indices, found_images.scores + logit.view_as(found_images.scores))
-        best = ranked_images.indices.gather(1, ranked_images.scores.argmax(1, keepdim=True))[:, 0]
-        return recalls_of_rankings(ranked_texts, ranked_images, owner), best
+        return ranked_texts, ranked_images
 
     def _match(
         self, model: Any, image: Tensor, text: Tensor, tokens: list[Tensor], captions: list[str], chunk: int = 256
@@ -176,6 +188,14 @@ class RetrievalTask(Task):
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Share of captions whose picture was found first; `finish` has all the recalls."""
         return {"img_r1": sum(p.answer == p.truth for p in predictions) / len(predictions)} if predictions else {}
+
+    def words_for(self, prediction: Prediction) -> tuple[str, str]:
+        """The picture found and the right one; before `finish` none is."""
+        return prediction.answer, prediction.truth if prediction.answer else ""
+
+    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+        """The ten best both ways, of the last evaluation; see `write_rankings`."""
+        write_rankings(path, *self._ranked)
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's and a text, as the data set would give them."""

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
+from madtp.metric.submission import write_vqa
 from madtp.metric.vqa import exact_accuracy, vqa_accuracy
 from madtp.model.output import Encoded
 from madtp.prune import Trace
@@ -142,8 +144,17 @@ class VqaTask(Task):
         given = [p.answer for p in predictions]
         if predictions and all(len(p.truth.references) > 1 for p in predictions):
             return {"accuracy": vqa_accuracy(given, [p.truth.references for p in predictions]).overall}
-        best = [p.truth.answers[int(np.argmax(p.truth.weights))] for p in predictions]
+        best = [self.words_for(p)[1] for p in predictions]
         return {"accuracy": exact_accuracy(given, best)}
+
+    def words_for(self, prediction: Prediction) -> tuple[str, str]:
+        """The answer and the heaviest reference."""
+        truth = prediction.truth
+        return prediction.answer, truth.answers[int(np.argmax(truth.weights))]
+
+    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+        """VQA's JSON; see `write_vqa`."""
+        write_vqa(path, [(p.id, p.answer) for p in predictions])
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's and a question about it, as the data set would give it."""
