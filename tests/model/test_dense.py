@@ -121,7 +121,7 @@ def test_wrong_input(tmp_path: Path) -> None:
     assert not out.exists()
     export_dense(folder, out)
     before = contents(tmp_path)
-    with pytest.raises(InputError, match="dense: is not empty; .* --overwrite"):
+    with pytest.raises(InputError, match=r"dense: is not empty; .* --overwrite"):
         export_dense(folder, out)
     with pytest.raises(InputError, match="ours: holds what is to be converted"):
         export_dense(folder, folder, overwrite=True)
