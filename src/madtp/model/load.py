@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from madtp.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import BlipProcessor, PreTrainedModel
+    from transformers import PreTrainedModel, ProcessorMixin
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ CLASSES = {
     "MadtpBlipForImageTextRetrieval": "retrieval",
     "MadtpCLIPModel": "clip",
 }
-MODEL_TYPES = ("blip", "madtp_blip", "clip", "madtp_clip")
+MODEL_TYPES = {"blip": "blip", "madtp_blip": "blip", "clip": "clip", "madtp_clip": "clip"}  # -> family
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _LAYER = re.compile(r"\.layers?\.\d+\.")
 
 
 def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
-    """Load a model of ours, or a stock BLIP as one of ours, from a folder or a hub id.
+    """Load a model of ours, or a stock BLIP or CLIP as one of ours, from a folder or a hub id.
 
     Args:
         path: folder with config.json and weights, or a hub id.
@@ -72,21 +72,24 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
     return model
 
 
-def load_processor(path: str | Path) -> "BlipProcessor":
-    """The stock processor (images and tokenizer) of a model folder or hub id.
+def load_processor(path: str | Path) -> "ProcessorMixin":
+    """The stock processor (images and tokenizer) of a model folder or hub id: a `BlipProcessor` or a `CLIPProcessor`.
 
-    As `BlipProcessor.from_pretrained`, without the host's warning that our model type is not one of its own.
+    As their `from_pretrained`, without the host's warning that our model type is not one of its own.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or no config.json to tell which.
     """
-    from transformers import BlipProcessor
+    from transformers import BlipProcessor, CLIPProcessor
 
+    folder = Path(path)
+    config = _config(folder) if os.path.isdir(folder) else _hub_config(str(path), {})
+    cls: Any = CLIPProcessor if MODEL_TYPES.get(str(config.get("model_type"))) == "clip" else BlipProcessor
     try:
         with quiet_host():
-            processor: BlipProcessor = BlipProcessor.from_pretrained(path)
+            processor: ProcessorMixin = cls.from_pretrained(path)
     except Exception as error:  # damaged files make the host stumble anywhere
-        fix = "save the BlipProcessor into the folder"
+        fix = f"save the {cls.__name__} into the folder"
         raise InputError(f"no processor beside the model: {short(error)}", path, fix) from error
     return processor
 
@@ -130,14 +133,17 @@ def _hub_config(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _class(config: dict[str, Any], path: str | Path) -> Any:
-    names = config.get("architectures") or ["none"]
-    architecture = str(names[0] if isinstance(names, list) else names)
-    if config.get("model_type") not in MODEL_TYPES or architecture not in CLASSES:
-        raise InputError(
-            f"architecture {architecture} (model_type {config.get('model_type')}) is not supported",
-            Path(path) / "config.json",
-            f"supported are {', '.join(CLASSES)}",
-        )
+    file, model_type = Path(path) / "config.json", config.get("model_type")
+    names = config.get("architectures")
+    if not names and model_type in MODEL_TYPES:
+        fix = 'add it, e.g. "architectures": ["BlipForQuestionAnswering"]'
+        raise InputError('says no "architectures", and so not what the model is for', file, fix)
+    architecture = str(names[0] if isinstance(names, list) and names else names)
+    if model_type not in MODEL_TYPES or architecture not in CLASSES:
+        said = f"architecture {architecture} (model_type {model_type}) is not supported"
+        raise InputError(said, file, f"supported are {', '.join(CLASSES)}")
+    if (CLASSES[architecture] == "clip") != (MODEL_TYPES[model_type] == "clip"):
+        raise InputError(f"architecture {architecture} is none of model_type {model_type}", file)
     from madtp.model.shape import class_of
 
     return class_of(CLASSES[architecture])
