@@ -132,6 +132,9 @@ def evaluate(
         data: the split.
         batch_size: images a batch.
         advance: told the number of images done, for a progress bar.
+
+    Raises:
+        InputError: there is nothing to answer.
     """
     predictions: list[Prediction] = []
     gflops, dense, kept, out = [], [], [], []
@@ -150,6 +153,8 @@ def evaluate(
             if advance is not None:
                 advance(len(batch["samples"]))
         predictions, metrics = task.finish(model, predictions)
+    if not predictions:
+        raise InputError(f"holds no {task.text_name}", f"{data.name} {data.split}", "evaluate another split")
     return Evaluation(
         task.name,
         data.split,

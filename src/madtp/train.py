@@ -69,6 +69,10 @@ class Trainer:
         )
         if self.accelerator.num_processes > 1:  # the budget's controller and the metrics know of one only
             raise InputError("several processes are not supported yet", "train", "start one process")
+        for part in (train, val):
+            if part.hidden:
+                said = f"{part.hidden} {task.text_name} without truth"
+                raise InputError(said, f"{part.name} {part.split}", "train and validate on what is known")
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
         per_image = config.texts or None
         self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
@@ -217,7 +221,7 @@ class Trainer:
                     self.bare.temperature, met = controller.strength, False
             elif self.controllers:
                 self.bare.temperature = None
-            results.append(evaluate(self.bare, self.task, self.val, batch_size=64))
+            results.append(evaluate(self.bare, self.task.quick(), self.val, batch_size=64))
             entry = {"step": self.step, "epoch": epoch, "val": results[-1].metrics, "reduction": results[-1].reduction}
             self._log({**entry, "temperature": self.bare.temperature, "seconds": round(seconds, 1)})
         value = sum(result.metrics[self.task.higher_is_better] for result in results) / len(results)

@@ -29,7 +29,7 @@ def test_config(name: str) -> None:
         assert vision.image_size == (480 if kind == "vqa" else 384)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", [*MILLIONS, "blip-base-nlvr2", "blip-large-vqa"])
 def test_empty(name: str) -> None:
     model = empty(name)
     assert type(model) is class_of(PRESETS[name].kind) and all(p.is_meta for p in model.parameters())

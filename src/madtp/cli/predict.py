@@ -37,7 +37,9 @@ def predict(
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, prompt=prompt, beams=beams)
-    if text is None and task != "caption":
+    if task == "caption" and text is not None:
+        raise InputError("is nothing for caption", "--text", "leave it out; --prompt begins a caption")
+    if task != "caption" and not (text or "").strip():
         raise InputError("is missing", "--text", f"{task} needs a text")
     if temperature is not None:
         network.temperature = temperature or None
