@@ -47,13 +47,9 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
     folder = Path(path)
     if os.path.isfile(folder):  # os.path's do not raise where a name is too long
         raise InputError("is a file, not a model folder", path, "convert a checkpoint with `madtp convert` first")
+    config = _config(path, kwargs)
     if os.path.isdir(folder):
-        config = _config(folder)
         _check_weights(folder)
-    elif is_hub_id(path):
-        config = _hub_config(str(path), kwargs)
-    else:
-        raise InputError("no such folder", path, "name a model folder or a hub id")
     cls = _class(config, path)
     try:
         with quiet_host():
@@ -82,8 +78,7 @@ def load_processor(path: str | Path) -> "ProcessorMixin":
     """
     from transformers import BlipProcessor, CLIPProcessor
 
-    folder = Path(path)
-    config = _config(folder) if os.path.isdir(folder) else _hub_config(str(path), {})
+    config = _config(path, {})
     cls: Any = CLIPProcessor if MODEL_TYPES.get(str(config.get("model_type"))) == "clip" else BlipProcessor
     try:
         with quiet_host():
@@ -105,7 +100,16 @@ def short(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(path: str | Path, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says, of a folder or a hub id; `kwargs` are those of `from_pretrained`."""
+    if os.path.isdir(path):
+        return _folder_config(Path(path))
+    if is_hub_id(path):
+        return _hub_config(str(path), kwargs)
+    raise InputError("no such folder", path, "name a model folder or a hub id")
+
+
+def _folder_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise InputError("no config.json in this folder", folder, "name a model folder (see `madtp convert`)")
