@@ -81,7 +81,10 @@ def test_the_config_is_of_the_vocabulary() -> None:
     tokenizer = nano_processor("clip").tokenizer
     config = build_clip_config(NANO_CLIP, tokenizer)
     text = config.text_config
-    assert (text.vocab_size, text.eos_token_id, text.bos_token_id) == (len(tokenizer), *tokenizer.convert_tokens_to_ids([END, START]))
+    assert (text.vocab_size, text.eos_token_id, text.bos_token_id) == (
+        len(tokenizer),
+        *tokenizer.convert_tokens_to_ids([END, START]),
+    )
     assert text.max_position_embeddings == NANO_CLIP.longest and config.madtp["semantic_tokens"] == 5
 
 

@@ -49,7 +49,8 @@ def test_what_has_a_name_and_shape_in_common_is_taken(kind: str) -> None:
     assert not any(name.startswith("madtp_") for name in taken)
     assert {name for name in after if name.startswith("vision_model.")} <= set(taken)
     assert {name.split(".")[0] for name in taken} >= {"vision_model"} | {
-        "vqa": {"text_encoder", "text_decoder"}, "caption": {"text_decoder"}
+        "vqa": {"text_encoder", "text_decoder"},
+        "caption": {"text_decoder"},
     }.get(kind, {"text_encoder"})
 
 
@@ -105,8 +106,10 @@ def test_clip_starts_from_blips_image_tower() -> None:
     heads, size = NANO.heads, NANO.width // NANO.heads
     for mine, theirs in zip(model.vision_model.encoder.layers, lender.vision_model.encoder.layers, strict=True):
         qkv = theirs.self_attn.qkv(x).view(1, 11, 3, heads, size).permute(2, 0, 3, 1, 4)
-        own = [part(x).view(1, 11, heads, size).transpose(1, 2) for part in
-               (mine.self_attn.q_proj, mine.self_attn.k_proj, mine.self_attn.v_proj)]
+        own = [
+            part(x).view(1, 11, heads, size).transpose(1, 2)
+            for part in (mine.self_attn.q_proj, mine.self_attn.k_proj, mine.self_attn.v_proj)
+        ]
         assert torch.allclose(torch.stack(own), qkv, atol=1e-6)
         assert torch.allclose(mine.self_attn.out_proj(x), theirs.self_attn.projection(x), atol=1e-6)
         assert torch.allclose(mine.mlp.fc1(x), theirs.mlp.fc1(x), atol=1e-6)

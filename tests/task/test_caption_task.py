@@ -92,7 +92,7 @@ def test_the_loss_is_the_decoders_alone(data: Data[CaptionSample]) -> None:
 
 
 def test_expected_captions_are_the_first_of_each_picture(data: Data[CaptionSample]) -> None:
-    """l tokens from start to end are l - 1 steps with 1 + ... + (l - 1) keys; an unknown caption is as long as may be."""
+    """l tokens from start to end are l - 1 steps with 1 + ... + (l - 1) keys; an unknown one is as long as may be."""
     task, model, batch = nano_task("caption", longest=17), nano("caption"), collated(data)
     first, _, third = batch["attention_mask"].sum(1).tolist()
     trace = task.expect(task.trace(model, batch), batch)

@@ -50,7 +50,7 @@ def test_a_batch_holds_pictures_once_and_their_captions_in_order(kind: str, data
 def test_an_answer_says_how_well_a_caption_goes_with_its_picture(kind: str, data: Data[CaptionSample]) -> None:
     task, model = nano_task(kind), nano(kind, temperature=2.0)
     with evaluating(model):
-        predictions, paired = task.predict(model, collated(task, data))
+        predictions, _ = task.predict(model, collated(task, data))
         for p in (p for p in predictions if p.text):
             alone = collated(task, replace(data, samples=(replace(data[int(p.image_id)], captions=(p.text,)),)))
             if kind == "clip":
@@ -71,7 +71,9 @@ def by_hand(scores: torch.Tensor, owner: list[int]) -> dict[str, float]:
         "txt": [[owner[j] == i for j in scores[i].argsort(descending=True)] for i in sorted(set(owner))],
         "img": [[i == owner[j] for i in scores[:, j].argsort(descending=True)] for j in range(len(owner))],
     }
-    return {f"{way}_r{k}": sum(any(row[:k]) for row in rows) / len(rows) for way, rows in places.items() for k in (1, 5)}
+    return {
+        f"{way}_r{k}": sum(any(row[:k]) for row in rows) / len(rows) for way, rows in places.items() for k in (1, 5)
+    }
 
 
 @BOTH
@@ -104,7 +106,9 @@ def test_ranking_all_anew_is_the_full_computation(k_test: int, data: Data[Captio
         for j, caption in enumerate(texts):
             ids, mask = task.texts.looking([caption])
             for i in range(5):
-                scores[i, j] += model.match(image.tokens.select(torch.tensor([i])), torch.tensor([0]), ids, mask)[0][0, 1]
+                scores[i, j] += model.match(image.tokens.select(torch.tensor([i])), torch.tensor([0]), ids, mask)[0][
+                    0, 1
+                ]
     scores[:, 1] -= 1e-6
     owner = [0, 0, 1, 1, 4, 4]
     assert {key: result.metrics[key] for key in by_hand(scores, owner)} == pytest.approx(by_hand(scores, owner))
