@@ -13,10 +13,9 @@ from madtp.data.sample import Data
 from madtp.data.scene_questions import ANSWERS
 from madtp.data.scenes import load_scenes, write_scenes
 from madtp.model.blip import MadtpBlipForQuestionAnswering
-from madtp.model.clip_sizes import ClipSize
+from madtp.model.clip_sizes import ClipSize, build_clip, build_clip_processor
 from madtp.model.save import save_model
-from madtp.model.sizes import Size, build_fresh, build_processor, build_vqa
-from madtp.task.base import Task
+from madtp.model.sizes import Size, build_blip, build_processor, build_vqa
 from madtp.task.registry import make_task, task_class
 
 NANO = Size(image=21, patch=3, width=20, heads=2, vision_layers=3, text_layers=2, semantic=5, std=0.3, mlp=2)
@@ -75,21 +74,22 @@ def samples(task: str, split: str, count: int, texts: int = 2) -> Data:
 
 
 @cache
-def _fresh(kind: str) -> tuple[Any, Any]:
-    """A model of a kind and the processor with the words of its task's scenes."""
+def nano_processor(kind: str) -> Any:
+    """With the words of the scenes of a kind's task."""
     task = "retrieval" if kind == "clip" else kind
     texts = task_class(task).words_of(load_scenes(task, "train", seed=SEED, limit=40))
-    return build_fresh(task, NANO_CLIP if kind == "clip" else NANO, texts)
+    return build_clip_processor(NANO_CLIP, texts) if kind == "clip" else build_processor(NANO, texts)
 
 
 def nano(kind: str, seed: int = 0, **madtp: Any) -> Any:
     """A fresh model of one of `KINDS` from a seed, in evaluation mode; `madtp` are fields of `PruneConfig`."""
     torch.manual_seed(seed)
-    model = type(_fresh(kind)[0])(_fresh(kind)[0].config.__class__(**_fresh(kind)[0].config.to_dict()))
+    words = nano_processor(kind).tokenizer
+    model = build_clip(NANO_CLIP, words) if kind == "clip" else build_blip(kind, NANO, len(words))
     model.pruning = replace(model.pruning, **madtp)
     return model.eval()
 
 
-def nano_task(kind: str, **options: Any) -> Task:
+def nano_task(kind: str, **options: Any) -> Any:
     """The task of such a model, over its processor."""
-    return make_task("retrieval" if kind == "clip" else kind, _fresh(kind)[1], **options)
+    return make_task("retrieval" if kind == "clip" else kind, nano_processor(kind), **options)

@@ -148,7 +148,7 @@ def evaluate(
             index = encoded.trace.image_index
             gflops.append(run.total)
             dense.append(full.total)
-            kept.append(share[index.view(len(index), -1)].mean(-1))
+            kept.append(share[index[:, None] if index.ndim == 1 else index].mean(-1))
             out.append(tokens)
             if advance is not None:
                 advance(len(batch["samples"]))

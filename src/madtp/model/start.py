@@ -11,7 +11,9 @@ from madtp.errors import InputError
 
 # The cross-attention to one image, which a two-image model has twice (BLIP starts its NLVR2 model so).
 _ONCE = re.compile(r"(.*\.crossattention\.)(self|output\.dense)(\..*)")
-_WORDS = re.compile(r".*\.(?:word_embeddings|token_embedding)\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))")
+_WORDS = re.compile(
+    r".*\.(?:word_embeddings|token_embedding)\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
+)
 
 
 def take_towers(

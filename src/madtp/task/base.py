@@ -34,7 +34,7 @@ class Prediction:
         image_id: of the sample.
         objects: in the picture(s), where that is known.
         kind: of the text, where the data names kinds.
-        side: tensors that `Task.finish` needs (retrieval: features of the picture and of the text, the picture's tokens).
+        side: tensors that `Task.finish` needs (retrieval: features of picture and text, the picture's tokens).
     """
 
     id: str

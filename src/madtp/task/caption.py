@@ -111,8 +111,9 @@ class CaptionTask(Task):
         """Fill in the decoder's work as if it gave each picture's first caption, greedily."""
         lengths = batch["attention_mask"].sum(-1).cpu() - 1
         pictures = len(batch["samples"])
-        first = torch.searchsorted(batch["image_index"].cpu(), torch.arange(pictures))
-        known = first < len(lengths)
+        index = batch["image_index"].cpu()
+        first = torch.searchsorted(index, torch.arange(pictures))
+        known = index.bincount(minlength=pictures) > 0
         steps = torch.full((pictures,), self.longest - 1)
         steps[known] = lengths[first[known]]
         trace.decoder_tokens, trace.decoder_pairs = steps, steps * (steps + 1) // 2

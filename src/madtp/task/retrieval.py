@@ -220,7 +220,7 @@ class RetrievalTask(Task):
         return {"img_r1": sum(p.answer == p.truth for p in predictions) / len(predictions)} if predictions else {}
 
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
-        """The picture found and the right one; before `finish` how well the two go together, of which nothing is true."""
+        """The picture found and the right one; before `finish` how well picture and caption go together."""
         return prediction.answer, "" if prediction.side else prediction.truth
 
     def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
