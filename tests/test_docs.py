@@ -84,7 +84,9 @@ def furnish(folder: Path, page: str, task: str) -> None:
     torch.manual_seed(1)
     words = processor()
     save_model(
-        sizes.build_vqa(sizes.SIZES["tiny"], len(words.tokenizer)), words, folder / "src" / "madtp" / "assets" / "demo-vqa"
+        sizes.build_vqa(sizes.SIZES["tiny"], len(words.tokenizer)),
+        words,
+        folder / "src" / "madtp" / "assets" / "demo-vqa",
     )
 
 
