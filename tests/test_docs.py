@@ -10,20 +10,21 @@ from typing import Any
 import pytest
 import torch
 import typer
+from typer.core import TyperGroup
 
 from madtp.cli import main
 from madtp.data.scenes import load_scenes
 from madtp.model import clip_sizes, sizes
 from madtp.model.clip_sizes import ClipSize
 from madtp.model.save import save_model
-from small import NANO, SEED, nano_model, processor
+from small import NANO, SEED, processor
 from test_house import ROOT, shell_commands
 
 PAGES = sorted((ROOT / "docs" / "tasks").glob("*.md"))
 VERBS = {"train", "convert", "compress", "calibrate", "evaluate", "predict", "flops"}  # each page shows them all
 
-# A page's command runs as it stands, on sizes as small as `tiny_sizes` makes them, and with those of these that its verb
-# has put behind it, where they win over the page's.
+# A page's command runs as it stands, on the sizes of `tiny_sizes`, with those of these options that its verb knows put
+# behind it, where they win over the page's own.
 SMALL = {"--epochs": 1, "--limit": 5, "--batch-size": 3, "--pairs": 1}
 ROWS = 23  # pictures in a user's own folder
 _BLOCK = re.compile(
@@ -75,7 +76,7 @@ def write_table(path: Path, columns: list[str], task: str) -> None:
 
 
 def furnish(folder: Path, page: str, task: str) -> None:
-    """What a page takes for granted: pictures, the folder `mine` as it shows it, and the model that comes with madtp."""
+    """What a page takes for granted: pictures, the folder `mine` as it shows it, the model that comes with madtp."""
     for name, sample in zip(("picture", "left", "right"), load_scenes("vqa", "val", limit=3), strict=True):
         sample.image.open().save(folder / f"{name}.png")
     (name, columns), *more = _TABLE.findall(page)
@@ -99,8 +100,9 @@ def test_a_page_works(
     furnish(tmp_path, page, task)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))  # no Java: the same scores on every machine, and no wait for METEOR
-    known = typer.main.get_command(main.app).commands
-    shown = set()
+    command = typer.main.get_command(main.app)
+    assert isinstance(command, TyperGroup)
+    known, shown = command.commands, set()
     for block in _BLOCK.finditer(page):
         if block["language"] == "python":
             exec(compile(block["text"], str(path), "exec"), {})
