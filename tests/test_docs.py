@@ -15,9 +15,8 @@ from typer.core import TyperGroup
 from madtp.cli import main
 from madtp.data.scenes import load_scenes
 from madtp.model import clip_sizes, sizes
-from madtp.model.clip_sizes import ClipSize
 from madtp.model.save import save_model
-from small import NANO, SEED, processor
+from small import NANO, NANO_CLIP, SEED, processor
 from test_house import ROOT, shell_commands
 
 PAGES = sorted((ROOT / "docs" / "tasks").glob("*.md"))
@@ -40,14 +39,12 @@ def registered() -> None:
         main._register()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def tiny_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    nano = replace(NANO, mlp=4, vision_layers=5)  # CLIP's may start from it; deep enough to save half
-    for name in sizes.SIZES:
-        monkeypatch.setitem(sizes.SIZES, name, nano)
-    shared = {key: value for key, value in vars(nano).items() if key != "mlp"}
+    for name in sizes.SIZES:  # deep enough to save half; CLIP's image tower may start from BLIP's
+        monkeypatch.setitem(sizes.SIZES, name, replace(NANO, mlp=4, vision_layers=5))
     for name in clip_sizes.CLIP_SIZES:
-        monkeypatch.setitem(clip_sizes.CLIP_SIZES, name, ClipSize(**shared))
+        monkeypatch.setitem(clip_sizes.CLIP_SIZES, name, replace(NANO_CLIP, vision_layers=5))
 
 
 def rows_of(task: str) -> Iterator[dict[str, Any]]:
@@ -93,7 +90,7 @@ def furnish(folder: Path, page: str, task: str) -> None:
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.stem)
 def test_a_page_works(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    path: Path, tmp_path: Path, tiny_sizes: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     page = path.read_text(encoding="utf-8")
     task = {"captioning": "caption"}.get(path.stem, path.stem)
