@@ -106,9 +106,8 @@ def test_ranking_all_anew_is_the_full_computation(k_test: int, data: Data[Captio
         for j, caption in enumerate(texts):
             ids, mask = task.texts.looking([caption])
             for i in range(5):
-                scores[i, j] += model.match(image.tokens.select(torch.tensor([i])), torch.tensor([0]), ids, mask)[0][
-                    0, 1
-                ]
+                logits, _ = model.match(image.tokens.select(torch.tensor([i])), torch.tensor([0]), ids, mask)
+                scores[i, j] += logits[0, 1]
     scores = scores - torch.tensor([0, 1e-6, 0, 0, 0, 0])  # of the two that are the same the first one is the better
     owner = [0, 0, 1, 1, 4, 4]
     assert {key: result.metrics[key] for key in by_hand(scores, owner)} == pytest.approx(by_hand(scores, owner))
