@@ -59,7 +59,7 @@ def test_word_vectors_follow_their_word() -> None:
     (model, words), (lender, lent) = blip("vqa", MINE, 1), blip("vqa", THEIRS, 2)
     before = copies(model)
     take_towers(model, words, lender, lent, "lender")
-    assert words["there"] != lent["there"], "else a copy row by row would do"
+    assert any(words[word] != lent[word] for word in words if word in lent), "else a copy row by row would do"
     for name in ("text_encoder.embeddings.word_embeddings.weight", "text_decoder.cls.predictions.bias"):
         mine, theirs = copies(model)[name], copies(lender)[name]
         for word, row in words.items():
@@ -100,7 +100,7 @@ def test_the_look_at_one_picture_starts_both_looks_of_reasoning() -> None:
 
 def test_clip_starts_from_blips_image_tower() -> None:
     """Every block attends alike; positions hold the bias that CLIP's patches have not, and keep their scale."""
-    (model, words), (lender, lent) = clip(MINE, 1), blip("vqa", THEIRS, 2)
+    (model, words), (lender, lent) = clip(MINE, 1), blip("vqa", THEIRS, 2, replace(NANO, mlp=4))
     taken = take_towers(model, words, lender, lent, "lender")
     assert {name for name in copies(model) if name.startswith("vision_model.")} == set(taken)
     x = torch.randn(1, 11, NANO.width)
