@@ -282,7 +282,10 @@ def test_a_full_disk(verb: str, madtp: Run, model: Path, data: Path, tmp_path: P
         (("paint",), "No such command 'paint'"),
         (("evaluate",), "Missing option '--model'"),
         (("train", "--out", "OUT", "--data", "scenes"), "train: give one of --size and --model"),
-        (("train", "--out", "OUT", "--data", "scenes", "--size", "huge"), "--size: unknown size 'huge'; one of tiny"),
+        (
+            ("train", "--out", "OUT", "--data", "scenes", "--size", "huge"),
+            "--size: unknown size 'huge' for vqa; one of tiny",
+        ),
         (("compress", "--method", "magic", "--reduction", "0.5", "--out", "OUT"), "method 'magic'"),
         (("calibrate", "--method", "magic", "--reduction", "0.5", "--out", "OUT"), "method 'magic'"),
         (("evaluate", "--device", "tpu"), "--device: unknown device 'tpu'; use auto, cpu or cuda"),
