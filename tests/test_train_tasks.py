@@ -129,7 +129,7 @@ def test_without_its_momentum_towers_a_resumed_run_would_be_another(
 @pytest.mark.parametrize("options", [{"queue": 7}, {"momentum": 0.8}, {"momentum": 0}])
 def test_another_queue_or_momentum_is_another_run(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(Stop):
-        start(kind, tmp_path, report=after(2, power_cut)).run()
+        start(kind, tmp_path, report=after(3, power_cut)).run()
     (name,) = options
     with pytest.raises(InputError, match=rf"settings differ from the checkpoint's: {name} .* -> {options[name]}; "):
         start(kind, tmp_path, **options).run(resume=True)
@@ -169,8 +169,8 @@ def test_what_is_not_known_is_neither_trained_nor_validated_on(kind: str, tmp_pa
 
 @KINDS
 def test_the_last_figures_are_those_of_evaluate(kind: str, whole: Callable[[str], Path]) -> None:
-    """All of them, though those that chose the epoch were quick: BLIP's are re-ranked."""
+    """Of the quick one, which chose the epoch: a match of every candidate is left to `madtp evaluate`."""
     task = nano_task(kind, **OPTIONS[kind])
-    result = evaluate(load(whole(kind)), task, samples(task.name, "val", 3))
+    result = evaluate(load(whole(kind)), task.quick(), samples(task.name, "val", 3))
     last = log_of(whole(kind))[-1]
     assert (last["metrics"], last["gflops"]["reduction"]) == (result.metrics, result.reduction)
