@@ -12,6 +12,8 @@ from PIL import Image
 from madtp.data.sample import CaptionSample, Data
 from madtp.errors import InputError
 from madtp.evaluate import evaluating
+from madtp.model.decoding import count_generated
+from madtp.prune import Trace
 from madtp.task.base import Prediction
 from madtp.task.caption import CaptionTask
 from small import NANO, PATCHES, nano, nano_task, samples
@@ -92,13 +94,16 @@ def test_the_loss_is_the_decoders_alone(data: Data[CaptionSample]) -> None:
 
 
 def test_expected_captions_are_the_first_of_each_picture(data: Data[CaptionSample]) -> None:
-    """l tokens from start to end are l - 1 steps with 1 + ... + (l - 1) keys; an unknown one is as long as may be."""
-    task, model, batch = nano_task("caption", longest=17), nano("caption"), collated(data)
+    """As `generate` counts them, every beam as long as the first caption; an unknown one is as long as may be."""
+    task, model, batch = nano_task("caption", longest=17, beams=3), nano("caption"), collated(data)
     first, _, third = batch["attention_mask"].sum(1).tolist()
     trace = task.expect(task.trace(model, batch), batch)
     steps = [first - 1, 16, third - 1]
-    assert trace.decoder_tokens.tolist() == steps and trace.decoder_sequences.tolist() == [1, 1, 1]
-    assert trace.decoder_pairs.tolist() == [n * (n + 1) // 2 for n in steps]
+    counted = Trace()
+    lengths, prompt = torch.tensor(steps)[:, None] + 1, torch.full((3,), task.prompt_tokens)
+    count_generated(counted, lengths, prompt, beams=3)
+    for name in ("decoder_tokens", "decoder_pairs", "decoder_sequences", "decoder_logits"):
+        assert getattr(trace, name).tolist() == getattr(counted, name).tolist(), name
     assert trace.image_index.tolist() == [0, 1, 2]
 
 

@@ -108,7 +108,7 @@ class CaptionTask(Task):
         return output.loss, {"loss_task": float(output.loss_task.detach())}, output.trace
 
     def expect(self, trace: Trace, batch: Batch) -> Trace:
-        """Fill in the decoder's work as if it gave each picture's first caption, greedily."""
+        """Fill in the decoder's work as if each beam gave the picture's first caption."""
         lengths = batch["attention_mask"].sum(-1).cpu() - 1
         pictures = len(batch["samples"])
         index = batch["image_index"].cpu()
@@ -116,8 +116,11 @@ class CaptionTask(Task):
         known = index.bincount(minlength=pictures) > 0
         steps = torch.full((pictures,), self.longest - 1)
         steps[known] = lengths[first[known]]
-        trace.decoder_tokens, trace.decoder_pairs = steps, steps * (steps + 1) // 2
-        trace.decoder_sequences = torch.ones_like(steps)
+        prompt = self.prompt_tokens  # read at once, every token of it looking at all
+        trace.decoder_tokens = self.beams * steps
+        trace.decoder_pairs = self.beams * (steps * (steps + 1) // 2 + prompt * (prompt - 1) // 2)
+        trace.decoder_sequences = torch.full_like(steps, self.beams)
+        trace.decoder_logits = self.beams * (steps - prompt + 1).clamp(min=1)
         trace.image_index = torch.arange(pictures)
         return trace
 
