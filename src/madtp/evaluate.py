@@ -132,6 +132,9 @@ def evaluate(
         data: the split.
         batch_size: images a batch.
         advance: told the number of images done, for a progress bar.
+
+    Raises:
+        InputError: there is nothing to answer.
     """
     predictions: list[Prediction] = []
     gflops, dense, kept, out = [], [], [], []
@@ -145,11 +148,13 @@ def evaluate(
             index = encoded.trace.image_index
             gflops.append(run.total)
             dense.append(full.total)
-            kept.append(share[index.view(len(index), -1)].mean(-1))
+            kept.append(share[index[:, None] if index.ndim == 1 else index].mean(-1))
             out.append(tokens)
             if advance is not None:
                 advance(len(batch["samples"]))
         predictions, metrics = task.finish(model, predictions)
+    if not predictions:
+        raise InputError(f"holds no {task.text_name}", f"{data.name} {data.split}", "evaluate another split")
     return Evaluation(
         task.name,
         data.split,
@@ -205,6 +210,7 @@ def calibrate(
     *,
     near: float | None = None,
     tolerance: float = 0.003,
+    mildest: bool = False,
     tried: Callable[[float, float], None] | None = None,
 ) -> Found:
     """Set the model's temperature to the one whose measured reduction on `some` batches meets `target`.
@@ -215,6 +221,7 @@ def calibrate(
         target: reduction in (0, 1).
         near: look around this temperature first.
         tolerance: absolute, on the reduction.
+        mildest: where even the mildest temperature saves more than `target`, take that one: it is within the budget.
         tried: told every temperature and what it measured, for a progress bar.
 
     Raises:
@@ -240,7 +247,12 @@ def calibrate(
             except OutOfReach:
                 found = None
         if found is None:
-            found = find_strength(measure, target, (low, high), tolerance=tolerance)
+            try:
+                found = find_strength(measure, target, (low, high), tolerance=tolerance)
+            except OutOfReach as error:
+                if not mildest or error.nearest.reduction < target:
+                    raise
+                found = error.nearest
     except BaseException:  # an interrupt too
         model.pruning = before
         raise

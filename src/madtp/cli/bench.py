@@ -138,9 +138,10 @@ def _gflops(network: Any, work: Work) -> tuple[Any, Any]:
 
 
 def _calibrate(network: Any, work: Work, budget: float) -> None:
-    """Set the temperature to the one that saves `budget` of the work's GFLOPs, or where every one saves more, least.
+    """Set the temperature to the one that saves `budget` of the work's GFLOPs; the mildest, where even that saves more.
 
-    Fresh weights save a good half at any temperature. Raises InputError if none saves as much.
+    Raises:
+        InputError: no temperature saves as much.
     """
     from madtp.cost.budget import OutOfReach, find_strength
     from madtp.cost.flops import reduction

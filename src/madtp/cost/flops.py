@@ -95,7 +95,7 @@ def count(shape: Shape, trace: Trace) -> Flops:
     """GFLOPs of what a trace records, per text instance; without texts, per image."""
     vision_in, vision_out = _layers(trace.tower("vision"))
     index = torch.arange(len(vision_in)) if trace.image_index is None else trace.image_index
-    index = index.view(len(index), -1)
+    index = index[:, None] if index.ndim == 1 else index
     vision = tower_macs(shape, shape.vision, vision_in, vision_out)[index].sum(-1)
     seen = vision_out[:, -1][index] + shape.vision.protected
     macs = {"text": torch.zeros_like(vision), "match": torch.zeros_like(vision)}

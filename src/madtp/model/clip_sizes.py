@@ -27,15 +27,12 @@ class ClipSize:
     vision_layers: int
     text_layers: int
     semantic: int
-    std: float = 0.02
     longest: int = 77
 
 
 CLIP_SIZES: dict[str, ClipSize] = {
-    "clip-tiny": ClipSize(image=64, patch=4, width=64, heads=2, vision_layers=8, text_layers=4, semantic=32, std=0.08),
-    "clip-small": ClipSize(
-        image=128, patch=8, width=256, heads=4, vision_layers=8, text_layers=6, semantic=50, std=0.04
-    ),
+    "clip-tiny": ClipSize(image=64, patch=4, width=64, heads=2, vision_layers=8, text_layers=4, semantic=32),
+    "clip-small": ClipSize(image=128, patch=8, width=256, heads=4, vision_layers=8, text_layers=6, semantic=50),
 }
 
 

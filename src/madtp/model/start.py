@@ -11,7 +11,9 @@ from madtp.errors import InputError
 
 # The cross-attention to one image, which a two-image model has twice (BLIP starts its NLVR2 model so).
 _ONCE = re.compile(r"(.*\.crossattention\.)(self|output\.dense)(\..*)")
-_WORDS = re.compile(r".*\.word_embeddings\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))")
+_WORDS = re.compile(
+    r".*\.(?:word_embeddings|token_embedding)\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
+)
 
 
 def take_towers(
@@ -40,8 +42,8 @@ def take_towers(
     if any(name not in given or given[name].shape != mine[name].shape for name in vision):
         raise InputError("its image tower is of another kind or size", source, "choose the --size it was made with")
     shared = [word for word in words if word in lender_words]
-    rows = torch.tensor([words[word] for word in shared])
-    their_rows = torch.tensor([lender_words[word] for word in shared])
+    rows = torch.tensor([words[word] for word in shared], dtype=torch.long)
+    their_rows = torch.tensor([lender_words[word] for word in shared], dtype=torch.long)
     taken = []
     with torch.no_grad():
         for name, tensor in given.items():

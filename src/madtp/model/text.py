@@ -116,7 +116,8 @@ class MadtpBlipTextModel(BlipTextModel):
             raise ValueError(f"text {int(ids.lengths.argmin())} has no token: its attention_mask is all zeros")
         gazes: tuple[Gaze, ...] = ()
         if image is not None and image_index is not None:
-            gazes = tuple(Gaze.of(image, index) for index in image_index.view(len(ids.lengths), -1).unbind(1))
+            sides = image_index[:, None] if image_index.ndim == 1 else image_index
+            gazes = tuple(Gaze.of(image, index) for index in sides.unbind(1))
         start = (ids.lengths.cumsum(0) - ids.lengths).repeat_interleave(ids.lengths)
         position = (torch.arange(len(start)) - start).to(input_ids.device)
         x = ids.with_values(self.embeddings(input_ids=ids.values.T, position_ids=position[None])[0])

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -34,7 +34,7 @@ class Prediction:
         image_id: of the sample.
         objects: in the picture(s), where that is known.
         kind: of the text, where the data names kinds.
-        side: tensors that the task's metrics need (retrieval's features).
+        side: tensors that `Task.finish` needs (retrieval: features of picture and text, the picture's tokens).
     """
 
     id: str
@@ -165,6 +165,10 @@ class Task(ABC):
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Scores of predictions, higher = better."""
 
+    def quick(self) -> Self:
+        """The task without what takes long to score and is not worth it to tell the best epoch."""
+        return self
+
     def finish(self, model: Any, predictions: list[Prediction]) -> tuple[list[Prediction], dict[str, float]]:
         """After the last batch: the final predictions and their metrics."""
         return predictions, self.metrics(predictions)
@@ -209,7 +213,8 @@ class Task(ABC):
 
     def _read_pictures(self, images: Sequence[str], most: int) -> tuple[Tensor, list[ImageFile]]:
         if not 1 <= len(images) <= most:
-            raise InputError(f"{len(images)} images for one {self.name} example", "--image", f"give 1 to {most}")
+            fix = "give one" if most == 1 else f"give 1 to {most}"
+            raise InputError(f"{len(images)} images for one {self.name} example", "--image", fix)
         files = [ImageFile(image) for image in images]
         return torch.stack([self.pixels(file) for file in files]), files
 

@@ -1,17 +1,19 @@
 """Captioning: say what is in a picture."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from madtp.data.sample import CaptionSample, Data
+from madtp.errors import InputError
 from madtp.metric.submission import coco_image_id, write_captions
 from madtp.model.output import Encoded
 from madtp.prune import Trace
-from madtp.task.base import Batch, Item, Prediction, Task, TaskDataset, picture_index
+from madtp.task.base import Batch, Item, Prediction, Task, picture_index
 from madtp.task.words import Words
 
 PROMPT = "a picture of"
@@ -24,8 +26,11 @@ class CaptionTask(Task):
         processor: image processor and tokenizer of the model.
         prompt: begins every caption; no loss is taken on it and it is not part of the answer.
         beams: of the search; 1 = greedy.
-        longest, shortest: tokens of a generated caption, prompt and end included.
-        longest_text: most tokens of a training caption.
+        longest, shortest: tokens of a generated caption; the start token, the prompt and the end count, as in BLIP.
+        longest_text: most tokens of a training caption, counted so too.
+
+    Raises:
+        InputError: the prompt leaves no room for a caption.
     """
 
     name = "caption"
@@ -47,19 +52,23 @@ class CaptionTask(Task):
         self.prompt, self.beams, self.longest, self.shortest = prompt.strip(), beams, longest, shortest
         self.slow = True  # METEOR and SPICE too, where they can be had
         self.texts = Words(self.tokenizer, longest_text)
+        room = min(longest, longest_text) - 2  # a word and the end
+        if self.prompt_tokens > room:
+            raise InputError(f"has {self.prompt_tokens} tokens", "--prompt", f"{room} leave room for a caption")
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of the prompt, the start token included."""
-        return len(self.texts.tokens(self.prompt, self.texts.dec)) - 1 if self.prompt else 1
+        return len(self.texts.tokens(self.prompt, self.texts.dec)) - 1
 
     def _whole(self, caption: str) -> str:
         return f"{self.prompt} {caption}".strip()
 
-    def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> TaskDataset:
-        """The split as a torch data set; after a training one the slow scores are left out."""
-        self.slow = self.slow and not training
-        return super().dataset(data, training=training, **options)
+    def quick(self) -> Self:
+        """Without the scores that take Java programs."""
+        other = copy.copy(self)
+        other.slow = False
+        return other
 
     def settings(self) -> dict[str, Any]:
         """The prompt: a resumed run must have the same."""
@@ -102,8 +111,9 @@ class CaptionTask(Task):
         """Fill in the decoder's work as if it gave each picture's first caption, greedily."""
         lengths = batch["attention_mask"].sum(-1).cpu() - 1
         pictures = len(batch["samples"])
-        first = torch.searchsorted(batch["image_index"].cpu(), torch.arange(pictures))
-        known = first < len(lengths)
+        index = batch["image_index"].cpu()
+        first = torch.searchsorted(index, torch.arange(pictures))
+        known = index.bincount(minlength=pictures) > 0
         steps = torch.full((pictures,), self.longest - 1)
         steps[known] = lengths[first[known]]
         trace.decoder_tokens, trace.decoder_pairs = steps, steps * (steps + 1) // 2
@@ -127,16 +137,12 @@ class CaptionTask(Task):
             max_length=self.longest,
             min_length=self.shortest,
         )
-        texts = self.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(ids[:, self.prompt_tokens :], skip_special_tokens=True)
         predictions = [
-            Prediction(s.image_id, "", self._stripped(text), s.captions, s.image_id, s.objects)
+            Prediction(s.image_id, "", " ".join(text.split()), s.captions, s.image_id, s.objects)
             for s, text in zip(batch["samples"], texts, strict=True)
         ]
         return predictions, encoded
-
-    def _stripped(self, text: str) -> str:
-        text = " ".join(text.split())
-        return text.removeprefix(self.prompt.lower()).strip()
 
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """CIDEr-D, BLEU and so on against the captions there are; none where there are none."""

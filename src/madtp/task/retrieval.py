@@ -1,14 +1,17 @@
 """Image-text retrieval: find the pictures of a text and the texts of a picture."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from madtp.data.sample import CaptionSample, Data
+from madtp.errors import InputError
 from madtp.metric.retrieval import KS, Ranking, recalls_of_rankings, topk_chunked
 from madtp.metric.submission import write_rankings
 from madtp.model.ragged import Ragged
@@ -17,6 +20,7 @@ from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
 from madtp.task.contrast import MomentumContrast
 from madtp.task.words import Words
 
+BLIP_TEMPERATURE = 0.07  # of the contrast, where training starts
 RERANKED = 128
 """Candidates that the matching head ranks anew, as BLIP does on Flickr30k."""
 
@@ -29,6 +33,9 @@ class RetrievalTask(Task):
         k_test: candidates of every picture and text that BLIP's matching head ranks anew; 0 = none.
         momentum: share of themselves that the momentum towers keep a step; 0 = there are none.
         queue: pairs of earlier steps to contrast with; 0 = those of the batch alone.
+
+    Raises:
+        InputError: candidates to rank anew with CLIP, which has no head for it.
     """
 
     name = "retrieval"
@@ -40,6 +47,8 @@ class RetrievalTask(Task):
     def __init__(self, processor: Any, k_test: int | None = None, momentum: float = 0.995, queue: int = 57600) -> None:
         super().__init__(processor)
         self.clip = "CLIP" in type(processor).__name__
+        if self.clip and k_test:
+            raise InputError("CLIP has no matching head to re-rank with", "--k-test", "leave it out")
         self.k_test = (0 if self.clip else RERANKED) if k_test is None else k_test
         self.momentum, self.queue = momentum, queue
         self.texts = Words(self.tokenizer)
@@ -58,10 +67,15 @@ class RetrievalTask(Task):
     def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> Any:
         """The split as a torch data set; in training one caption of a picture an epoch, as pairs are contrasted."""
         if training:
-            self.k_test = 0  # a choice of the best epoch is not worth a match of every candidate
             self._numbers = {sample.image_id: i for i, sample in enumerate(data.samples)}
             options["per_image"] = 1
         return super().dataset(data, training=training, **options)
+
+    def quick(self) -> Self:
+        """Without the match of every candidate: recall of the features alone."""
+        other = copy.copy(self)
+        other.k_test = 0
+        return other
 
     def _tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
         if not self.clip:
@@ -84,6 +98,8 @@ class RetrievalTask(Task):
             "samples": [sample for _, sample, _ in items],
             "owners": owners(items),
             "texts": captions,
+            # by their place in the sample: two captions of a picture may be the same words
+            "text_ids": [f"{sample.image_id}#{k}" for _, sample, some in items for k in range(len(some))],
         }
 
     def inputs(self, batch: Batch) -> Batch:
@@ -92,7 +108,8 @@ class RetrievalTask(Task):
         return inputs if self.clip else {**inputs, "match": True, "match_token_id": self.texts.enc}
 
     def helper(self, model: Any, seed: int, ramp: int) -> MomentumContrast:
-        """Momentum towers, queues and the temperature of the contrast."""
+        """Momentum towers, queues and the temperature of the contrast; CLIP's own is where it starts."""
+        temperature = float(model.logit_scale.detach().neg().exp()) if self.clip else BLIP_TEMPERATURE
         return MomentumContrast(
             model,
             self.queue if self.momentum else 0,
@@ -100,6 +117,7 @@ class RetrievalTask(Task):
             ramp_steps=ramp,
             match_token_id=None if self.clip else self.texts.enc,
             seed=seed,
+            temperature=temperature,
         )
 
     def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
@@ -115,38 +133,51 @@ class RetrievalTask(Task):
     def predict(
         self, model: Any, batch: Batch, answers: Sequence[str] = (), provenance: bool = False
     ) -> tuple[list[Prediction], Any]:
-        """Features of a batch's pictures and captions; `finish` ranks them when all are there."""
+        """How well a batch's captions go with their pictures, and the features of both for `finish` to rank.
+
+        The answer is the probability of the matching head, "match 0.93", or CLIP's cosine, "similarity 0.31". A picture
+        without captions has a prediction too, without text or truth: it can be found for the captions of others.
+        """
         paired = model.encode(**self.inputs(batch), provenance=provenance)
-        features, tokens = paired.image.feature.cpu(), None
+        features, read, index = paired.image.feature.cpu(), paired.text.feature.cpu(), batch["image_index"].cpu()
+        tokens: list[tuple[Tensor, ...]] = [()] * len(features)
         if self.k_test:
-            tokens = [x.cpu() for x in paired.image.tokens.values.split(paired.image.tokens.lengths.tolist())]
-        read, index = paired.text.feature.cpu(), batch["image_index"].tolist()
+            lengths = paired.image.tokens.lengths.tolist()
+            tokens = [(some,) for some in paired.image.tokens.values.cpu().split(lengths)]
+        if self.clip:
+            said = [f"similarity {x:.2f}" for x in (features[index] * read).sum(-1).tolist()]
+        else:
+            said = [f"match {x:.2f}" for x in paired.logits.float().softmax(-1)[:, 1].tolist()]
+        texts = zip(batch["text_ids"], batch["texts"], said, read, strict=True)
+        counts = index.bincount(minlength=len(features)).tolist()
         predictions = []
-        for j, (caption, i, sample) in enumerate(zip(batch["texts"], index, batch["owners"], strict=True)):
-            side = (features[i], read[j]) if tokens is None else (features[i], read[j], tokens[i])
-            number = f"{sample.image_id}#{sample.captions.index(caption)}" if caption in sample.captions else "0"
-            predictions.append(
-                Prediction(number, caption, "", sample.image_id, sample.image_id, sample.objects, side=side)
-            )
+        for of, count, image, rest in zip(batch["samples"], counts, features, tokens, strict=True):
+            about = of.image_id, of.objects, ""
+            for number, caption, answer, text in islice(texts, count):
+                predictions.append(Prediction(number, caption, answer, of.image_id, *about, (image, text, *rest)))
+            if not count:
+                predictions.append(Prediction("", "", "", None, *about, (image, image[:0], *rest)))
         return predictions, paired
 
     @torch.no_grad()
     def finish(self, model: Any, predictions: list[Prediction]) -> tuple[list[Prediction], dict[str, float]]:
         """Rank everything against everything; a prediction's answer is the picture found first for its caption."""
-        if not predictions:
-            return predictions, {}
-        first = {p.image_id: p for p in reversed(predictions)}
-        pictures = sorted(first, key={p.image_id: i for i, p in enumerate(predictions)}.__getitem__)
-        place = {name: i for i, name in enumerate(pictures)}
-        owner = torch.tensor([place[p.image_id] for p in predictions])
-        images = torch.stack([first[name].side[0] for name in pictures])
-        texts = torch.stack([p.side[1] for p in predictions])
+        first: dict[str, Prediction] = {}
+        for p in predictions:
+            first.setdefault(p.image_id, p)
+        pictures, place = list(first), {name: i for i, name in enumerate(first)}
+        asked = [p for p in predictions if p.truth is not None]
+        if not asked:
+            return [], {}
+        owner = torch.tensor([place[p.image_id] for p in asked])
+        images = torch.stack([p.side[0] for p in first.values()])
+        texts = torch.stack([p.side[1] for p in asked])
         if self.k_test:
-            tokens = [first[name].side[2] for name in pictures]
-            ranked = self._rerank(model, images, texts, tokens, [p.text for p in predictions])
+            tokens = [p.side[2] for p in first.values()]
+            ranked = self._rerank(model, images, texts, tokens, [p.text for p in asked])
         else:
             ranked = topk_chunked(images, texts, max(KS)), topk_chunked(texts, images, max(KS))
-        names = [p.id for p in predictions]
+        names = [p.id for p in asked]
         best = [
             r.indices.gather(1, r.scores.argsort(dim=1, descending=True, stable=True))[:, : max(KS)] for r in ranked
         ]
@@ -154,7 +185,7 @@ class RetrievalTask(Task):
             {name: [names[j] for j in row] for name, row in zip(pictures, best[0].tolist(), strict=True)},
             {name: [pictures[j] for j in row] for name, row in zip(names, best[1].tolist(), strict=True)},
         )
-        found = [replace(p, answer=self._ranked[1][p.id][0], side=()) for p in predictions]
+        found = [replace(p, answer=self._ranked[1][p.id][0], side=()) for p in asked]
         return found, recalls_of_rankings(*ranked, owner)
 
     def _rerank(
@@ -190,8 +221,8 @@ class RetrievalTask(Task):
         return {"img_r1": sum(p.answer == p.truth for p in predictions) / len(predictions)} if predictions else {}
 
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
-        """The picture found and the right one; before `finish` none is."""
-        return prediction.answer, prediction.truth if prediction.answer else ""
+        """The picture found and the right one; before `finish` how well picture and caption go together."""
+        return prediction.answer, "" if prediction.side else prediction.truth
 
     def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
         """The ten best both ways, of the last evaluation; see `write_rankings`."""
