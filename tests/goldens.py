@@ -11,9 +11,6 @@ from torch import Tensor
 
 OWN = Path(__file__).parent / "golden"
 GOLDEN = Path(os.environ.get("MADTP_GOLDEN_DIR", OWN))
-META = json.loads((GOLDEN / "meta.json").read_text(encoding="utf-8"))
-TEMPERATURES = META["temperatures"]
-HEADS = META["config"]["heads"]
 TOLERANCE = 1e-4
 
 
@@ -22,10 +19,15 @@ def golden_file(name: str) -> Path:
     return GOLDEN / name if (GOLDEN / name).is_file() else OWN / name
 
 
+META = json.loads(golden_file("meta.json").read_text(encoding="utf-8"))
+TEMPERATURES = META["temperatures"]
+HEADS = META["config"]["heads"]
+
+
 @cache
 def golden(name: str) -> dict[str, Tensor]:
     """`NAME.weights` or `NAME.io`."""
-    return load_file(GOLDEN / f"{name}.safetensors")
+    return load_file(golden_file(f"{name}.safetensors"))
 
 
 def expected(case: str, temperature: float) -> dict[str, Tensor]:

@@ -236,3 +236,14 @@ def test_interrupted_calibration_leaves_the_model_as_it_was(fresh: Any, task: Vq
     with pytest.raises(KeyboardInterrupt):
         calibrate(fresh, task, ready, 0.3, tried=interrupt)
     assert fresh.pruning == before
+
+
+def test_the_mildest_is_within_a_budget_that_the_model_cannot_fill(fresh: Any, task: VqaTask, ready: list[Any]) -> None:
+    """A hundredth is less than this model saves at any temperature: it is refused, or more is saved."""
+    with pytest.raises(InputError, match="below its least"):
+        calibrate(fresh, task, ready, 0.01)
+    found = calibrate(fresh, task, ready, 0.01, mildest=True)
+    assert fresh.temperature == found.strength and fresh.pruning.reduction == found.reduction > 0.01
+    assert measure_reduction(fresh, task, ready) == pytest.approx(found.reduction)
+    with pytest.raises(InputError, match="above the most"):
+        calibrate(fresh, task, ready, 0.99, mildest=True)

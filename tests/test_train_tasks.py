@@ -168,8 +168,8 @@ def test_what_is_not_known_is_neither_trained_nor_validated_on(kind: str, tmp_pa
 
 @KINDS
 def test_the_last_figures_are_those_of_evaluate(kind: str, whole: Callable[[str], Path]) -> None:
-    """All of them, though those that chose the epoch were quick: BLIP's are re-ranked."""
+    """Of the quick one, which chose the epoch: a match of every candidate is left to `madtp evaluate`."""
     task = nano_task(kind, **OPTIONS[kind])
-    result = evaluate(load(whole(kind)), task, samples(task.name, "val", 3))
+    result = evaluate(load(whole(kind)), task.quick(), samples(task.name, "val", 3))
     last = log_of(whole(kind))[-1]
     assert (last["metrics"], last["gflops"]["reduction"]) == (result.metrics, result.reduction)

@@ -7,16 +7,37 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from madtp.model.blip import MadtpBlipForQuestionAnswering
-    from madtp.model.config import MadtpBlipConfig, PruneConfig
+    from madtp.model.blip_caption import MadtpBlipForConditionalGeneration
+    from madtp.model.blip_reasoning import MadtpBlipForVisualReasoning
+    from madtp.model.blip_retrieval import MadtpBlipForImageTextRetrieval
+    from madtp.model.clip import MadtpCLIPModel
+    from madtp.model.config import MadtpBlipConfig, MadtpCLIPConfig, PruneConfig
     from madtp.model.load import load, load_processor
 
 __version__ = "0.1.0"
 
-__all__ = ["MadtpBlipConfig", "MadtpBlipForQuestionAnswering", "PruneConfig", "__version__", "load", "load_processor"]
+__all__ = [
+    "MadtpBlipConfig",
+    "MadtpBlipForConditionalGeneration",
+    "MadtpBlipForImageTextRetrieval",
+    "MadtpBlipForQuestionAnswering",
+    "MadtpBlipForVisualReasoning",
+    "MadtpCLIPConfig",
+    "MadtpCLIPModel",
+    "PruneConfig",
+    "__version__",
+    "load",
+    "load_processor",
+]
 
 _HOME = {
     "MadtpBlipConfig": "madtp.model.config",
+    "MadtpBlipForConditionalGeneration": "madtp.model.blip_caption",
+    "MadtpBlipForImageTextRetrieval": "madtp.model.blip_retrieval",
     "MadtpBlipForQuestionAnswering": "madtp.model.blip",
+    "MadtpBlipForVisualReasoning": "madtp.model.blip_reasoning",
+    "MadtpCLIPConfig": "madtp.model.config",
+    "MadtpCLIPModel": "madtp.model.clip",
     "PruneConfig": "madtp.model.config",
     "load": "madtp.model.load",
     "load_processor": "madtp.model.load",

@@ -210,6 +210,7 @@ def calibrate(
     *,
     near: float | None = None,
     tolerance: float = 0.003,
+    mildest: bool = False,
     tried: Callable[[float, float], None] | None = None,
 ) -> Found:
     """Set the model's temperature to the one whose measured reduction on `some` batches meets `target`.
@@ -220,6 +221,7 @@ def calibrate(
         target: reduction in (0, 1).
         near: look around this temperature first.
         tolerance: absolute, on the reduction.
+        mildest: where even the mildest temperature saves more than `target`, take that one: it is within the budget.
         tried: told every temperature and what it measured, for a progress bar.
 
     Raises:
@@ -245,7 +247,12 @@ def calibrate(
             except OutOfReach:
                 found = None
         if found is None:
-            found = find_strength(measure, target, (low, high), tolerance=tolerance)
+            try:
+                found = find_strength(measure, target, (low, high), tolerance=tolerance)
+            except OutOfReach as error:
+                if not mildest or error.nearest.reduction < target:
+                    raise
+                found = error.nearest
     except BaseException:  # an interrupt too
         model.pruning = before
         raise

@@ -214,7 +214,7 @@ class Trainer:
         for controller in self.controllers or [None]:
             if controller is not None:
                 try:
-                    calibrate(self.bare, self.task, self.val_batches, controller.target, near=controller.strength)
+                    self._meet(self.bare, self.val_batches, controller.target, controller.strength)
                 except OutOfReach:  # but training may yet bring it within
                     if epoch + 1 == self.config.epochs and not self.best:
                         raise
@@ -234,14 +234,18 @@ class Trainer:
             self.best = {"value": value, "epoch": epoch}
             save_model(self.bare, self.task.processor, self.out)
 
+    def _meet(self, model: Any, some: list[dict[str, Any]], target: float, near: float | None) -> None:
+        """The temperature that meets a budget; one that saves more, where the model cannot save as little."""
+        calibrate(model, self.task, some, target, near=near, mildest=True)
+
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
         if any(self.config.reductions):
             some = list(batches(self.task, self.val, 64, self.bare.device))
-            calibrate(best, self.task, some, self.config.reductions[-1], near=best.temperature)
+            self._meet(best, some, self.config.reductions[-1], best.temperature)
             save_model(best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
-        result = evaluate(best, self.task, self.val, batch_size=64)
+        result = evaluate(best, self.task.quick(), self.val, batch_size=64)
         self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})
         return result
 

@@ -18,7 +18,7 @@ from madtp.model.shape import shape_of
 from madtp.model.sizes import build_vqa
 from madtp.task.base import cost
 from madtp.task.vqa import VqaTask
-from model.test_convert import original
+from model.public import original, pretrained
 from small import NANO, contents, processor
 
 VERBS = ["demo", "train", "compress", "calibrate", "evaluate", "predict", "flops", "convert"]
@@ -231,7 +231,8 @@ def test_convert_round_trip(madtp: Run, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("convert", tmp_path / "model.pth", out, "--heads", 2, "--tokenizer", tmp_path / "words", "--json")
     result = object_of(madtp(*command))
-    assert set(result) == {"task", "source", "out", "temperature", "tensors", "dropped"}
+    assert set(result) == {"task", "architecture", "source", "out", "temperature", "tensors", "dropped"}
+    assert (result["task"], result["architecture"]) == ("vqa", "MadtpBlipForQuestionAnswering")
     assert (result["temperature"], result["source"], result["out"]) == (3.5, str(tmp_path / "model.pth"), str(out))
     made = load(out)
     assert made.temperature == 3.5
@@ -240,6 +241,25 @@ def test_convert_round_trip(madtp: Run, data: Path, tmp_path: Path) -> None:
     check_evaluation(object_of(madtp("evaluate", "--model", out, "--data", data, "--limit", 1, "--json")))
     assert madtp(*command).code == 2, "taken"
     assert object_of(madtp(*command, "--overwrite"))["tensors"] == result["tensors"]
+
+
+def test_convert_of_a_pretrained_checkpoint_says_what_it_drops(madtp: Run, tmp_path: Path) -> None:
+    torch.save({"model": pretrained()}, tmp_path / "model_base.pth")
+    command = ("convert", tmp_path / "model_base.pth", tmp_path / "out", "--heads", 2)
+    assert "for vqa, caption or retrieval; choose with --task" in madtp(*command).wrong()
+    ended = madtp(*command, "--task", "retrieval")
+    assert ended.code == 0
+    line = " ".join(ended.out.split())
+    assert "MadtpBlipForImageTextRetrieval for retrieval" in line and "text_decoder" in line and "queue" in line
+
+
+def test_convert_back_to_the_stock_classes(madtp: Run, model: Path, tmp_path: Path) -> None:
+    command = ("convert", model, tmp_path / "dense", "--to", "hf-dense", "--json")
+    result = object_of(madtp(*command))
+    assert set(result) == {"task", "architecture", "source", "out", "temperature", "tensors", "dropped"}
+    assert (result["architecture"], result["temperature"], result["dropped"]) == ("BlipForQuestionAnswering", None, 1)
+    assert type(load(tmp_path / "dense")) is type(load(model))
+    assert madtp(*command).code == 2, "taken"
 
 
 def test_evaluate_gives_the_answers_of_predict(madtp: Run, model: Path, data: Path) -> None:

@@ -180,6 +180,24 @@ def test_a_checkpoint_that_is_none(madtp: Run, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_conversion_that_cannot_be(madtp: Run, model: Path, tmp_path: Path) -> None:
+    out, file = tmp_path / "out", tmp_path / "some.pth"
+    torch.save({"model": {"visual.proj": torch.zeros(2)}}, file)
+    assert madtp("convert", file, out, "--task", "vqa").wrong() == (
+        f"{file}: is a checkpoint for retrieval, not for vqa; name its own --task or another checkpoint"
+    )
+    assert "--task: unknown task 'vqaa'; use one of" in madtp("convert", file, out, "--task", "vqaa").wrong()
+    assert madtp("convert", file, out, "--to", "onnx").wrong() == "--to: unknown form 'onnx'; use madtp or hf-dense"
+    assert f"{model}: is a folder" in madtp("convert", model, out).wrong()
+    assert f"{file}: is a file, not a model folder" in madtp("convert", file, out, "--to", "hf-dense").wrong()
+    assert f"{model}: is a model for vqa, not for caption" in (
+        madtp("convert", model, out, "--to", "hf-dense", "--task", "caption").wrong()
+    )
+    line = madtp("convert", model, out, "--to", "hf-dense", "--heads", 2, "--tokenizer", "words").wrong()
+    assert line == "--heads, --tokenizer: is nothing for --to hf-dense; leave it out"
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("verb", ["demo", "train", "compress", "calibrate", "evaluate", "convert"])
 def test_a_folder_that_holds_another_run_is_left_alone(
     verb: str, madtp: Run, model: Path, data: Path, tmp_path: Path, tiny: None
@@ -264,7 +282,10 @@ def test_a_full_disk(verb: str, madtp: Run, model: Path, data: Path, tmp_path: P
         (("paint",), "No such command 'paint'"),
         (("evaluate",), "Missing option '--model'"),
         (("train", "--out", "OUT", "--data", "scenes"), "train: give one of --size and --model"),
-        (("train", "--out", "OUT", "--data", "scenes", "--size", "huge"), "--size: unknown size 'huge'; one of tiny"),
+        (
+            ("train", "--out", "OUT", "--data", "scenes", "--size", "huge"),
+            "--size: unknown size 'huge' for vqa; one of tiny",
+        ),
         (("compress", "--method", "magic", "--reduction", "0.5", "--out", "OUT"), "method 'magic'"),
         (("calibrate", "--method", "magic", "--reduction", "0.5", "--out", "OUT"), "method 'magic'"),
         (("evaluate", "--device", "tpu"), "--device: unknown device 'tpu'; use auto, cpu or cuda"),

@@ -46,3 +46,8 @@ def test_every_task_has_a_form_for_peoples_own_data() -> None:
     assert len({form.name for form in FORMS}) == len(FORMS)
     for task in TASKS:
         assert any(form.own and task in form.tasks for form in FORMS)
+
+
+def test_every_form_is_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert [form.name for form in FORMS if f"`{form.name}`" not in text] == []

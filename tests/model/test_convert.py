@@ -1,23 +1,25 @@
 """Checkpoints of the original codes become models of ours, value for value; all else is refused in one line."""
 
 import pickle
-import re
-from functools import cache
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
-from torch import Tensor
-from transformers import BertTokenizer
+from torch import Tensor, nn
+from transformers import BertTokenizer, CLIPProcessor, CLIPTokenizer
 
 from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
 from madtp.model.checkpoint import read_checkpoint
-from madtp.model.config import MadtpBlipConfig
-from madtp.model.convert import ConvertedInfo, convert_vqa, map_vision_keys, map_vqa_keys, vqa_config
+from madtp.model.convert import ConvertedInfo, convert
+from madtp.model.convert_names import BLIP_PARTS, kinds_of
 from madtp.model.load import load, load_processor
+from model import tiny_clip
+from model.public import GIVEN, MAKE, given, made, original, original_clip, pretrained
 from model.tiny import (
     END,
     HEADS,
@@ -34,44 +36,6 @@ from model.tiny import (
     tiny_model,
 )
 
-GIVEN: dict[str, Any] = {"heads": HEADS, "start_token_id": START, "end_token_id": END}
-
-
-def original(model: Any, madtp: bool = True) -> dict[str, Tensor]:
-    """A model's tensors under the original names, as the original code would save them."""
-    out: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        block = re.fullmatch(r"vision_model\.encoder\.layers\.(\d+)\.(.+)", name)
-        if block:
-            rest = block[2].replace("layer_norm", "norm").replace("self_attn", "attn").replace("projection", "proj")
-            out[f"visual_encoder.blocks.{block[1]}.{rest}"] = tensor
-        elif name.startswith("vision_model."):
-            new = {
-                "post_layernorm.weight": "norm.weight",
-                "post_layernorm.bias": "norm.bias",
-                "embeddings.patch_embedding.weight": "patch_embed.proj.weight",
-                "embeddings.patch_embedding.bias": "patch_embed.proj.bias",
-                "embeddings.position_embedding": "pos_embed",
-                "embeddings.class_embedding": "cls_token",
-            }[name.removeprefix("vision_model.")]
-            out[f"visual_encoder.{new}"] = tensor
-        elif name.startswith("madtp_guidance.vision_map"):
-            out[name.replace("madtp_guidance.vision_map", "visual_encoder.img_query_model.q_map.0")] = tensor
-        elif name == "madtp_guidance.semantic_tokens":
-            if madtp:
-                out["space_dict"] = tensor
-        else:
-            out[name] = tensor
-    for tower in ("text_encoder", "text_decoder.bert"):
-        out[f"{tower}.embeddings.position_ids"] = torch.arange(POSITIONS)[None]
-    return {name: tensor.clone() for name, tensor in out.items()}
-
-
-@cache
-def made() -> dict[str, Tensor]:
-    """The tensors of `tiny_model()` under the original names; not to be changed in place."""
-    return original(tiny_model())
-
 
 def same_model(folder: Path, model: Any, guided: bool = True) -> bool:
     loaded = load(folder).state_dict()
@@ -82,28 +46,146 @@ def same_model(folder: Path, model: Any, guided: bool = True) -> bool:
     )
 
 
+def outputs(kind: str, model: Any, generator: torch.Generator) -> list[Tensor]:
+    """What a model makes of a random batch; every part of it has a say."""
+    batch = batch_of(tiny_examples(generator, images=2, most_questions=1), generator)
+    ids, mask, pixels = batch["input_ids"], batch["attention_mask"], batch["pixel_values"]
+    if kind == "vqa":
+        generated = model.generate(**{k: v for k, v in batch.items() if k[:7] != "decoder"}, max_new_tokens=3)
+        return [model(**batch).logits, generated]
+    if kind == "reasoning":
+        return [model(ids[:1], pixels, mask[:1]).logits]
+    if kind == "caption":
+        written = model.generate(pixels, max_new_tokens=3)
+        return [model(pixels, batch["decoder_input_ids"], batch["decoder_attention_mask"]).logits, written]
+    out = model.encode(ids, pixels, mask, match=True)
+    return [out.image.feature, out.text.feature, out.logits]
+
+
 @torch.no_grad()
+@pytest.mark.parametrize("kind", BLIP_PARTS)
 @pytest.mark.parametrize("stock", [True, False])
-def test_madtp_checkpoint(tmp_path: Path, generator: torch.Generator, stock: bool) -> None:
-    model = tiny_model(stock=stock, temperature=0.75)
-    torch.save({"model": original(model), "epoch": 2, "temperature": 0.75}, tmp_path / "checkpoint_02.pth")
-    info = convert_vqa(tmp_path / "checkpoint_02.pth", tmp_path / "out", **GIVEN)
+def test_madtp_checkpoint(tmp_path: Path, kind: str, stock: bool) -> None:
+    model = MAKE[kind](stock=stock, temperature=0.75)
+    state = original(model)
+    extra = [name for name in state if name.endswith("position_ids")]
+    if kind == "retrieval":
+        training = ["temp", "idx_queue", "ptr_queue", "visual_encoder_m.cls_token", "text_proj_m.bias"]
+        state |= dict.fromkeys(training, torch.ones(1))
+        extra += training
+    torch.save({"model": state, "epoch": 2, "temperature": 0.75}, tmp_path / "checkpoint_02.pth")
+    info = convert(tmp_path / "checkpoint_02.pth", tmp_path / "out", **given(kind))
     assert info == ConvertedInfo(
         tensors=len(list(model.parameters())),
-        dropped=("text_decoder.bert.embeddings.position_ids", "text_encoder.embeddings.position_ids"),
+        dropped=tuple(sorted(extra)),
         semantic_tokens=SEMANTIC,
         temperature=0.75,
+        kind=kind,
     )
-    assert same_model(tmp_path / "out", model)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["checkpoint_02.pth", "out"]
     again: Any = load(tmp_path / "out")
+    assert type(again) is type(model)
+    assert same_model(tmp_path / "out", model)
     assert again.pruning == model.pruning
-    batch = batch_of(tiny_examples(generator, images=3), generator)
-    assert torch.equal(again(**batch).logits, model(**batch).logits)
-    generated = [
-        m.generate(**{k: v for k, v in batch.items() if k[:7] != "decoder"}, max_new_tokens=3) for m in (again, model)
-    ]
-    assert torch.equal(*generated)
+    made_of = [outputs(kind, m, torch.Generator().manual_seed(3)) for m in (again, model)]
+    assert all(torch.equal(*pair) for pair in zip(*made_of, strict=True))
+
+
+@pytest.mark.parametrize("form", ["state dict", "madtp"])
+def test_clip_checkpoint(tmp_path: Path, form: str) -> None:
+    model = tiny_clip.tiny_model(temperature=2.5)
+    state = original_clip(model, madtp=form == "madtp")
+    torch.save(state if form == "state dict" else {"model": state, "temperature": 2.5}, tmp_path / "clip.pt")
+    info = convert(tmp_path / "clip.pt", tmp_path / "out", heads=HEADS)
+    assert (info.kind, info.semantic_tokens) == ("clip", SEMANTIC if form == "madtp" else None)
+    assert type(load(tmp_path / "out")) is type(model)
+    assert same_model(tmp_path / "out", model, guided=form == "madtp")
+    assert load(tmp_path / "out").temperature == (2.5 if form == "madtp" else None)
+    assert load(tmp_path / "out").config.semantic_width == (tiny_clip.SEMANTIC_WIDTH if form == "madtp" else None)
+
+
+def as_modules(state: dict[str, Tensor]) -> nn.Module:
+    """Modules whose tensors have these names."""
+    root = nn.Module()
+    for name, tensor in state.items():
+        at, (*path, last) = root, name.split(".")
+        for part in path:
+            if part not in at._modules:
+                at.add_module(part, nn.Module())
+            at = at.get_submodule(part)
+        at.register_parameter(last, nn.Parameter(tensor))
+    return root
+
+
+def test_clip_archive(tmp_path: Path) -> None:
+    """As OpenAI publishes it: TorchScript, half precision, no guidance."""
+    model = tiny_clip.tiny_model().half().float()  # the values that survive
+    modules = as_modules(original_clip(model, madtp=False)).half()
+    with warnings.catch_warnings(action="ignore"):  # deprecated, but what OpenAI published stays
+        torch.jit.save(torch.jit.script(modules), tmp_path / "ViT.pt")
+    info = convert(tmp_path / "ViT.pt", tmp_path / "out", task="retrieval", heads=HEADS)
+    assert info.kind == "clip"
+    assert same_model(tmp_path / "out", model, guided=False)
+
+
+@pytest.mark.parametrize("kind", ["vqa", "caption", "retrieval"])
+def test_the_pretrained_checkpoint_becomes_what_is_asked_for(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "model_base.pth"
+    torch.save({"model": pretrained()}, file)
+    info = convert(file, tmp_path / "out", task=kind, **given(kind))
+    model: Any = load(tmp_path / "out")
+    assert type(model) is type(MAKE[kind]())
+    assert info.kind == kind and info.semantic_tokens == SEMANTIC
+    assert {name.partition(".")[0] for name in pretrained()} >= {"text_encoder", "text_decoder", "itm_head"}
+    left = {name.partition(".")[0] for name in info.dropped}
+    other = {"text_encoder", "text_decoder", "vision_proj", "text_proj", "itm_head"} - set(BLIP_PARTS[kind])
+    # of the task's own towers only what the host makes itself is left out
+    assert left >= other | {"image_queue", "queue_ptr", "temp", "vision_proj_m", "text_encoder_m"}
+    own = [n for n in info.dropped if n.partition(".")[0] in BLIP_PARTS[kind]]
+    assert all(name.endswith("position_ids") for name in own)
+    expected = pretrained()
+    held = {name: tensor for name, tensor in model.state_dict().items() if name in expected}
+    assert {name.partition(".")[0] for name in held} == set(BLIP_PARTS[kind])
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in held.items())
+
+
+def test_a_task_that_the_names_do_not_tell(tmp_path: Path) -> None:
+    file = tmp_path / "model_base.pth"
+    torch.save({"model": pretrained()}, file)
+    with pytest.raises(InputError, match=r"pre-trained .* for vqa, caption or retrieval; choose with --task"):
+        convert(file, tmp_path / "out", **GIVEN)
+    with pytest.raises(InputError, match="for vqa, caption or retrieval, not for reasoning"):
+        convert(file, tmp_path / "out", task="reasoning", **GIVEN)
+    half = {name: tensor for name, tensor in made("vqa").items() if not name.startswith("text_decoder")}
+    torch.save({"model": half}, file)
+    with pytest.raises(InputError, match=r"not a whole checkpoint .* name the --task"):
+        convert(file, tmp_path / "out", **GIVEN)
+    with pytest.raises(InputError, match=r"missing tensors: \d+ \(text_decoder\."):
+        convert(file, tmp_path / "out", task="vqa", **GIVEN)
+    with pytest.raises(InputError, match="missing tensor vision_proj"):
+        convert(file, tmp_path / "out", task="retrieval", heads=HEADS)
+    torch.save({"model": pretrained() | {"itm_head.extra": torch.ones(1)}}, file)
+    with pytest.raises(InputError, match=r"unknown tensors: 1 \(itm_head.extra\)"):
+        convert(file, tmp_path / "out", task="caption", **GIVEN)
+    assert [f.name for f in tmp_path.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("kind", [*BLIP_PARTS, "clip"])
+def test_another_task_is_refused(tmp_path: Path, kind: str) -> None:
+    state = original_clip(tiny_clip.tiny_model()) if kind == "clip" else made(kind)
+    assert kinds_of(state) == (kind,)
+    torch.save({"model": state}, tmp_path / "a.pth")
+    own = "retrieval" if kind == "clip" else kind
+    for task in BLIP_PARTS.keys() - {own}:
+        with pytest.raises(InputError, match=f"is a checkpoint for {own}, not for {task}; ") as caught:
+            convert(tmp_path / "a.pth", tmp_path / "out", task=task)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="unknown task 'vqaa'; use auto, vqa, reasoning, caption or retrieval"):
+        convert(tmp_path / "a.pth", tmp_path / "out", task="vqaa")
+    if own not in ("vqa", "caption"):
+        with pytest.raises(InputError, match="writes no text; leave out --start-token"):
+            convert(tmp_path / "a.pth", tmp_path / "out", end_token_id=3)
+    assert [f.name for f in tmp_path.iterdir()] == ["a.pth"]
 
 
 @torch.no_grad()
@@ -111,9 +193,9 @@ def test_blip_checkpoint_starts_with_fresh_semantic_tokens(tmp_path: Path) -> No
     model = tiny_model()
     torch.save({"model": original(model, madtp=False)}, tmp_path / "blip.pth")
     state = torch.random.get_rng_state()
-    info = convert_vqa(tmp_path / "blip.pth", tmp_path / "out", **GIVEN)
+    info = convert(tmp_path / "blip.pth", tmp_path / "out", **GIVEN)
     assert torch.equal(torch.random.get_rng_state(), state)
-    convert_vqa(tmp_path / "blip.pth", tmp_path / "twice", **GIVEN)
+    convert(tmp_path / "blip.pth", tmp_path / "twice", **GIVEN)
     assert (tmp_path / "out/model.safetensors").read_bytes() == (tmp_path / "twice/model.safetensors").read_bytes()
     assert info.semantic_tokens is None
     assert info.temperature is None
@@ -137,7 +219,7 @@ def test_other_forms(tmp_path: Path, form: str) -> None:
         torch.save({n: t.half() if t.is_floating_point() else t for n, t in state.items()}, file)
     else:
         torch.save(state, file)
-    info = convert_vqa(file, tmp_path / "out", **GIVEN)
+    info = convert(file, tmp_path / "out", **GIVEN)
     assert info.temperature is None
     assert same_model(tmp_path / "out", model)
     assert load(tmp_path / "out").dtype == torch.float32
@@ -155,7 +237,7 @@ def test_temperature(tmp_path: Path, stored: Any, temperature: float | None) -> 
 
 def test_config_says_what_the_host_gets_wrong(tmp_path: Path) -> None:
     torch.save({"model": original(tiny_model(stock=False))}, tmp_path / "a.pth")
-    convert_vqa(tmp_path / "a.pth", tmp_path / "out", **GIVEN)
+    convert(tmp_path / "a.pth", tmp_path / "out", **GIVEN)
     config = load(tmp_path / "out").config
     vision, text = config.vision_config, config.text_config
     assert (vision.layer_norm_eps, vision.num_attention_heads, vision.num_hidden_layers) == (1e-6, HEADS, VISION_DEPTH)
@@ -164,76 +246,6 @@ def test_config_says_what_the_host_gets_wrong(tmp_path: Path) -> None:
     assert (text.vocab_size, text.max_position_embeddings, text.label_smoothing) == (VOCABULARY, POSITIONS, 0.1)
     assert (text.bos_token_id, text.sep_token_id, text.pad_token_id) == (START, END, 0)
     assert text.encoder_hidden_size == vision.hidden_size != text.hidden_size
-
-
-def test_sizes_of_blip_base() -> None:
-    """480 pixels in patches of 16, 12 heads and layers in both towers, BERT's vocabulary: nothing need be given."""
-    config = MadtpBlipConfig(text_config={"num_attention_heads": 12}, vision_config={"image_size": 480})
-    with torch.device("meta"):
-        state = original(MadtpBlipForQuestionAnswering(config), madtp=False)
-    state = {name: tensor for name, tensor in state.items() if "cls.predictions.decoder" not in name}
-    ours = vqa_config(*map_vqa_keys(state))
-    vision, text = ours.vision_config, ours.text_config
-    assert (vision.hidden_size, vision.num_attention_heads, vision.num_hidden_layers) == (768, 12, 12)
-    assert (vision.image_size, vision.patch_size, vision.intermediate_size) == (480, 16, 3072)
-    assert (text.hidden_size, text.num_attention_heads, text.num_hidden_layers) == (768, 12, 12)
-    assert (text.vocab_size, text.bos_token_id, text.sep_token_id) == (30524, 30522, 102)
-    assert (text.max_position_embeddings, text.intermediate_size) == (512, 3072)
-
-
-def test_names() -> None:
-    one = torch.ones(1)
-    query = "text_encoder.encoder.layer.3.attention.self.query.weight"
-    names = {
-        "visual_encoder.blocks.10.attn.proj.bias": "vision_model.encoder.layers.10.self_attn.projection.bias",
-        "visual_encoder.blocks.0.norm2.weight": "vision_model.encoder.layers.0.layer_norm2.weight",
-        "visual_encoder.pos_embed": "vision_model.embeddings.position_embedding",
-        "visual_encoder.img_query_model.q_map.0.bias": "madtp_guidance.vision_map.bias",
-        "space_dict": "madtp_guidance.semantic_tokens",
-        query: query,
-    }
-    state, info = map_vqa_keys(dict.fromkeys(names, one))
-    assert set(state) == set(names.values())
-    assert info.tensors == len(names)
-    assert set(map_vision_keys(dict.fromkeys([*names, "cls_head.0.weight"], one))) == set(list(names.values())[:5])
-    for left_out in (
-        "visual_encoder_m.blocks.0.norm1.weight",
-        "text_proj_m.bias",
-        "temp",
-        "image_queue",
-        "ptr_queue",
-        "text_encoder.embeddings.position_ids",
-    ):
-        assert map_vqa_keys({left_out: one})[1].dropped == (left_out,)
-        assert map_vqa_keys({left_out: one})[0] == {}
-    for strange in (
-        "module.visual_encoder.cls_token",
-        "visual_encoder.blocks.0.attn.extra.weight",
-        "visual_encoder.blocks.0.norm3.weight",
-        "xvisual_encoder.cls_token",
-        "visual_encoder.cls_token.more",
-        "vision_proj.weight",
-        "itm_head.weight",
-        "text_encoder.pooler.dense.weight",
-        "temperature",
-    ):
-        with pytest.raises(InputError, match=f"unknown tensors: 1 \\({strange}\\)"):
-            map_vqa_keys({strange: one})
-
-
-def test_a_text_map_is_refused() -> None:
-    name = "text_encoder.encoder.txt_query_model.q_map.0.weight"
-    with pytest.raises(InputError, match=r"maps text tokens.*txt_query_model"):
-        map_vqa_keys({name: torch.ones(3, 2)})
-
-
-def test_tied_tensors_come_once_and_must_agree() -> None:
-    copy, source = "text_decoder.cls.predictions.decoder.bias", "text_decoder.cls.predictions.bias"
-    one = torch.ones(3)
-    assert set(map_vqa_keys({copy: one, source: one})[0]) == {source}
-    assert set(map_vqa_keys({copy: one})[0]) == {source}
-    with pytest.raises(InputError, match="differ"):
-        map_vqa_keys({copy: one, source: 2 * one})
 
 
 def broken(state: dict[str, Tensor], fault: str) -> Any:
@@ -289,7 +301,7 @@ def test_wrong_checkpoints(tmp_path: Path, fault: str, says: str) -> None:
     file = tmp_path / "a.pth"
     torch.save(broken(made(), fault), file)
     with pytest.raises(InputError, match=says) as caught:
-        convert_vqa(file, tmp_path / "out", **GIVEN)
+        convert(file, tmp_path / "out", **GIVEN)
     assert str(caught.value).startswith(f"{file}: ")
     assert "\n" not in str(caught.value)
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.pth"]
@@ -304,13 +316,13 @@ def test_wrong_files(tmp_path: Path, suffix: str) -> None:
     for content in (data[: len(data) // 2], data[:7], b"", b"not a checkpoint\n" * 99):
         file.write_bytes(content)
         with pytest.raises(InputError, match=r"cut short or not a") as caught:
-            convert_vqa(file, tmp_path / "out", **GIVEN)
+            convert(file, tmp_path / "out", **GIVEN)
         assert str(caught.value).startswith(f"{file}: ")
         assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="no such file"):
-        convert_vqa(tmp_path / f"gone{suffix}", tmp_path / "out", **GIVEN)
+        convert(tmp_path / f"gone{suffix}", tmp_path / "out", **GIVEN)
     with pytest.raises(InputError, match="is a folder"):
-        convert_vqa(tmp_path, tmp_path / "out", **GIVEN)
+        convert(tmp_path, tmp_path / "out", **GIVEN)
 
 
 class Trap:
@@ -327,7 +339,7 @@ def test_a_pickle_with_code_is_not_run(tmp_path: Path) -> None:
     file, sprung = tmp_path / "a.pth", tmp_path / "sprung"
     torch.save({"model": made(), "config": Trap(sprung)}, file)
     with pytest.raises(InputError, match="could run code") as caught:
-        convert_vqa(file, tmp_path / "out", **GIVEN)
+        convert(file, tmp_path / "out", **GIVEN)
     assert not sprung.exists()
     assert "\n" not in str(caught.value)
     torch.load(file, weights_only=False)
@@ -340,34 +352,34 @@ def test_a_bare_pickle_with_code_is_not_run(tmp_path: Path, protocol: int) -> No
     file, sprung = tmp_path / "a.pth", tmp_path / "sprung"
     file.write_bytes(pickle.dumps({"model": Trap(sprung)}, protocol))
     with pytest.raises(InputError, match="could run code"):
-        convert_vqa(file, tmp_path / "out", **GIVEN)
+        convert(file, tmp_path / "out", **GIVEN)
     assert not sprung.exists()
 
 
 @pytest.mark.parametrize(
-    ("given", "says"),
+    ("changed", "says"),
     [
-        ({"heads": 3}, "3 heads do not share the image tower's width of 22"),
+        ({"heads": 3}, "3 heads do not share the width of 22 of the image tower"),
         ({"heads": None}, "give the number of heads"),
         ({"end_token_id": None}, r"101 entries, not BERT's 30524; give the id of \[SEP\]"),
         ({"end_token_id": VOCABULARY}, "outside the vocabulary"),
         ({"start_token_id": -1}, "outside the vocabulary"),
     ],
 )
-def test_wrong_arguments(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+def test_wrong_arguments(tmp_path: Path, changed: dict[str, Any], says: str) -> None:
     torch.save(made(), tmp_path / "a.pth")
     with pytest.raises(InputError, match=says):
-        convert_vqa(tmp_path / "a.pth", tmp_path / "out", **(GIVEN | given))
+        convert(tmp_path / "a.pth", tmp_path / "out", **(GIVEN | changed))
     assert not (tmp_path / "out").exists()
 
 
 def test_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, out = tmp_path / "a.pth", tmp_path / "new" / "out"
     torch.save(made(), source)
-    convert_vqa(source, out, **GIVEN)
+    convert(source, out, **GIVEN)
     before = (out / "model.safetensors").read_bytes()
     with pytest.raises(InputError, match="is not empty"):
-        convert_vqa(source, out, **GIVEN)
+        convert(source, out, **GIVEN)
     other = tiny_model(seed=5)
     torch.save(original(other), source)
 
@@ -377,12 +389,12 @@ def test_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(MadtpBlipForQuestionAnswering, "save_pretrained", full)
         with pytest.raises(InputError, match="No space left"):
-            convert_vqa(source, out, overwrite=True, **GIVEN)
+            convert(source, out, overwrite=True, **GIVEN)
         with pytest.raises(InputError, match="No space left"):
-            convert_vqa(source, tmp_path / "fresh", **GIVEN)
+            convert(source, tmp_path / "fresh", **GIVEN)
     assert (out / "model.safetensors").read_bytes() == before
     assert not (tmp_path / "fresh").exists()
-    convert_vqa(source, out, overwrite=True, **GIVEN)
+    convert(source, out, overwrite=True, **GIVEN)
     assert same_model(out, other)
     assert [f.name for f in out.parent.iterdir()] == ["out"]
 
@@ -390,12 +402,12 @@ def test_destination(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes.mkdir()
     (notes / "mine.txt").write_text("keep")
     with pytest.raises(InputError, match="no model"):
-        convert_vqa(source, notes, overwrite=True, **GIVEN)
+        convert(source, notes, overwrite=True, **GIVEN)
     with pytest.raises(InputError, match="is a file"):
-        convert_vqa(source, notes / "mine.txt", overwrite=True, **GIVEN)
+        convert(source, notes / "mine.txt", overwrite=True, **GIVEN)
     inside = source.rename(out / "a.pth")
-    with pytest.raises(InputError, match="holds the checkpoint itself"):
-        convert_vqa(inside, out, overwrite=True, **GIVEN)
+    with pytest.raises(InputError, match="holds what is to be converted"):
+        convert(inside, out, overwrite=True, **GIVEN)
     assert inside.exists()
 
 
@@ -406,7 +418,7 @@ def test_tokenizer_is_saved_beside_the_weights(tmp_path: Path) -> None:
     vocabulary.write_text("\n".join(words), encoding="utf-8")
     BertTokenizer(vocab=str(vocabulary)).save_pretrained(tmp_path / "words")
     torch.save(made(), tmp_path / "a.pth")
-    convert_vqa(tmp_path / "a.pth", tmp_path / "out", heads=HEADS, end_token_id=3, tokenizer=str(tmp_path / "words"))
+    convert(tmp_path / "a.pth", tmp_path / "out", heads=HEADS, end_token_id=3, tokenizer=str(tmp_path / "words"))
     processor = load_processor(tmp_path / "out")
     model: Any = load(tmp_path / "out")
     tokenizer = processor.tokenizer
@@ -419,7 +431,21 @@ def test_tokenizer_is_saved_beside_the_weights(tmp_path: Path) -> None:
     vocabulary.write_text("\n".join(words[:-3]), encoding="utf-8")
     BertTokenizer(vocab=str(vocabulary)).save_pretrained(tmp_path / "words")
     with pytest.raises(InputError, match=f"has {VOCABULARY - 5} words, the checkpoint {VOCABULARY}"):
-        convert_vqa(tmp_path / "a.pth", tmp_path / "new", tokenizer=str(tmp_path / "words"), **GIVEN)
-    with pytest.raises(InputError, match="no tokenizer"):
-        convert_vqa(tmp_path / "a.pth", tmp_path / "new", tokenizer=str(tmp_path / "nowhere"), **GIVEN)
+        convert(tmp_path / "a.pth", tmp_path / "new", tokenizer=str(tmp_path / "words"), **GIVEN)
+    with pytest.raises(InputError, match="no tokenizer can be loaded"):
+        convert(tmp_path / "a.pth", tmp_path / "new", tokenizer=str(tmp_path / "nowhere"), **GIVEN)
     assert not (tmp_path / "new").exists()
+
+
+def test_tokenizer_of_a_clip(tmp_path: Path) -> None:
+    words = [f"w{i}</w>" for i in range(VOCABULARY - 2)] + ["<|startoftext|>", "<|endoftext|>"]
+    CLIPTokenizer({word: i for i, word in enumerate(words)}, []).save_pretrained(tmp_path / "words")
+    torch.save(original_clip(tiny_clip.tiny_model()), tmp_path / "clip.pt")
+    convert(tmp_path / "clip.pt", tmp_path / "out", heads=HEADS, tokenizer=str(tmp_path / "words"))
+    processor: Any = load_processor(tmp_path / "out")
+    assert type(processor) is CLIPProcessor
+    config = load(tmp_path / "out").config.text_config
+    ids = processor.tokenizer("").input_ids
+    assert ids == [config.bos_token_id, config.eos_token_id] == [VOCABULARY - 2, VOCABULARY - 1]
+    image = processor.image_processor(Image.new("RGB", (53, 41)), return_tensors="pt").pixel_values
+    assert image.shape == (1, 3, IMAGE, IMAGE)

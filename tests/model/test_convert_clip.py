@@ -1,6 +1,5 @@
 """Checkpoints of OpenAI's CLIP and of the public MADTP code become models of ours, value for value."""
 
-import re
 from functools import cache
 from typing import Any
 
@@ -13,53 +12,14 @@ from madtp.model.clip import MadtpCLIPModel
 from madtp.model.config import MadtpCLIPConfig
 from madtp.model.convert_clip import clip_config, map_clip_keys
 from madtp.model.convert_names import ConvertedInfo
+from model.public import original_clip
 from model.tiny_clip import HEADS, SEMANTIC, SEMANTIC_WIDTH, padded, pictures, sentences, tiny_model
-
-_TOP = {
-    "vision_model.embeddings.class_embedding": "visual.class_embedding",
-    "vision_model.embeddings.position_embedding.weight": "visual.positional_embedding",
-    "vision_model.embeddings.patch_embedding.weight": "visual.conv1.weight",
-    "vision_model.pre_layrnorm": "visual.ln_pre",
-    "vision_model.post_layernorm": "visual.ln_post",
-    "visual_projection.weight": "visual.proj",
-    "text_model.embeddings.token_embedding.weight": "token_embedding.weight",
-    "text_model.embeddings.position_embedding.weight": "positional_embedding",
-    "text_model.final_layer_norm": "ln_final",
-    "text_projection.weight": "text_projection",
-    "logit_scale": "logit_scale",
-    "madtp_guidance.semantic_tokens": "space_dict",
-}
-
-
-def original(model: Any, madtp: bool = True) -> dict[str, Tensor]:
-    """A model's tensors under the original names, as the original code would save them."""
-    out: dict[str, Tensor] = {}
-    for name, tensor in model.state_dict().items():
-        stem, _, last = name.rpartition(".")
-        if name.startswith("madtp_guidance.") and not madtp:
-            continue
-        if block := re.fullmatch(r"(vision|text)_model\.encoder\.layers\.(\d+)\.(.+)", name):
-            prefix = f"{'visual.' if block[1] == 'vision' else ''}transformer.resblocks.{block[2]}."
-            rest = block[3].replace("layer_norm", "ln_").replace("fc1", "c_fc").replace("fc2", "c_proj")
-            if fused := re.fullmatch(r"self_attn\.([qkv])_proj\.(.+)", rest):
-                rest = f"attn.in_proj_{fused[2]}"
-                # the host's order is k, v, q; the fused tensor's q, k, v
-                parts = [model.state_dict()[name.replace(f"{fused[1]}_proj", f"{p}_proj")] for p in "qkv"]
-                tensor = torch.cat(parts)
-            out[prefix + rest.replace("self_attn", "attn")] = tensor
-        elif part := re.fullmatch(r"madtp_guidance\.(vision|text)_maps\.(\d+)\.(.+)", name):
-            prefix = "visual." if part[1] == "vision" else ""
-            out[f"{prefix}transformer.resblocks.{part[2]}.query_model.q_map.0.{part[3]}"] = tensor
-        else:
-            new = _TOP[name] if name in _TOP else f"{_TOP[stem]}.{last}"
-            out[new] = tensor.T if name.endswith("_projection.weight") else tensor
-    return {name: tensor.clone() for name, tensor in out.items()}
 
 
 @cache
 def made() -> dict[str, Tensor]:
     """The tensors of `tiny_model()` under the original names; not to be changed in place."""
-    return original(tiny_model())
+    return original_clip(tiny_model())
 
 
 def rebuilt(state: dict[str, Tensor]) -> tuple[MadtpCLIPModel, ConvertedInfo]:
@@ -104,7 +64,7 @@ def test_clip_state_dict_in_half_precision() -> None:
         "vocab_size": torch.tensor(101),
         "transformer.resblocks.1.attn_mask": torch.zeros(43, 43),
     }
-    again, info = rebuilt({name: t.half() for name, t in original(model, madtp=False).items()} | extra)
+    again, info = rebuilt({name: t.half() for name, t in original_clip(model, madtp=False).items()} | extra)
     assert info.dropped == tuple(sorted(extra))
     assert info.semantic_tokens is None
     for name, tensor in again.state_dict().items():
@@ -144,7 +104,7 @@ def test_sizes_of_vit_large_336() -> None:
         projection_dim=768,
     )
     with torch.device("meta"):
-        state = original(MadtpCLIPModel(expected), madtp=False)
+        state = original_clip(MadtpCLIPModel(expected), madtp=False)
     ours, info = map_clip_keys(state)
     assert sizes(clip_config(ours, info)) == sizes(expected)
 

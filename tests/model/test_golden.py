@@ -6,29 +6,20 @@ import pytest
 import torch
 from transformers import BlipVisionConfig
 
-from goldens import GOLDEN, HEADS, META, TEMPERATURES, close, expected, golden, same_rows
+from goldens import HEADS, META, TEMPERATURES, close, expected, golden, same_rows
 from madtp.model.block import Pruner
-from madtp.model.convert import convert_vqa, map_vision_keys, vision_sizes
-from madtp.model.convert_names import SEMANTIC_TOKENS
-from madtp.model.load import load
+from madtp.model.convert_config import vision_sizes
+from madtp.model.convert_names import SEMANTIC_TOKENS, map_vision_keys
 from madtp.model.vision import MadtpBlipVisionModel
 from madtp.prune import METHODS, Trace
+from model.golden_models import first_ids, golden_model
 
 PATCHES = (META["config"]["img"] // META["config"]["patch"]) ** 2
 
 
 @pytest.fixture(scope="module")
 def vqa(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("golden") / "vqa"
-    end = special_ids()[2]  # never read
-    convert_vqa(GOLDEN / "vqa.weights.safetensors", folder, heads=HEADS, end_token_id=end)
-    return load(folder)
-
-
-def special_ids() -> tuple[int, int, int]:
-    """[ENC], [DEC] and one more, the last three of the vocabulary (the README's 201, 202, 203)."""
-    vocabulary = len(golden("vqa.weights")["text_encoder.embeddings.word_embeddings.weight"])
-    return vocabulary - 3, vocabulary - 2, vocabulary - 1
+    return golden_model("vqa", tmp_path_factory.mktemp("golden") / "vqa")
 
 
 def test_same_rows_can_tell() -> None:
@@ -44,7 +35,7 @@ def test_vqa(vqa: Any, temperature: float) -> None:
     theirs = expected("vqa", temperature)
     io = golden("vqa.io")
     question, answer = io["question_ids"].clone(), io["answer_ids"].clone()
-    question[:, 0], answer[:, 0], _ = special_ids()
+    question[:, 0], answer[:, 0] = first_ids("vqa")
     vqa.temperature = temperature or None
     with torch.no_grad():
         out = vqa(

@@ -6,15 +6,14 @@ import pytest
 import torch
 
 from goldens import META, TEMPERATURES, close, expected, golden, same_rows
-from madtp.model.blip_reasoning import MadtpBlipForVisualReasoning
-from model.golden_blip import first_ids, golden_model
+from model.golden_models import first_ids, golden_model
 
 CASE = "nlvr"
 
 
 @pytest.fixture(scope="module")
-def model() -> Any:
-    return golden_model(MadtpBlipForVisualReasoning, CASE, "text_encoder.")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return golden_model(CASE, tmp_path_factory.mktemp("golden") / CASE)
 
 
 @torch.no_grad()

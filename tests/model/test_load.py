@@ -13,14 +13,21 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
+from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
 from transformers.utils import logging as host
 
 import madtp
 from madtp.errors import InputError
 from madtp.model.blip import MadtpBlipForQuestionAnswering
+from madtp.model.blip_caption import MadtpBlipForConditionalGeneration
+from madtp.model.blip_retrieval import MadtpBlipForImageTextRetrieval
+from madtp.model.clip import MadtpCLIPModel
 from madtp.model.load import is_hub_id, load, load_processor, quiet_host
-from model.tiny import tiny_model, tiny_stock
+from model import tiny_clip
+from model.tiny import tiny_model, tiny_stock, tiny_stock_captioner
+from model.tiny_retrieval import tiny_retrieval_stock
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +76,45 @@ def test_ours(folder: Path) -> None:
     assert all(torch.equal(state[name], expected[name]) for name in expected)
 
 
+@pytest.mark.parametrize(
+    ("stock", "ours"),
+    [
+        (tiny_stock, MadtpBlipForQuestionAnswering),
+        (tiny_stock_captioner, MadtpBlipForConditionalGeneration),
+        (tiny_retrieval_stock, MadtpBlipForImageTextRetrieval),
+        (tiny_clip.tiny_stock, MadtpCLIPModel),
+    ],
+)
 def test_stock_loads_as_ours_and_dense(
-    folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture, stock: Any, ours: Any
 ) -> None:
     with quiet_host():
-        tiny_stock().save_pretrained(folder)
-    model: Any = load(str(folder))
-    assert type(model) is MadtpBlipForQuestionAnswering
+        stock().save_pretrained(tmp_path)
+    model: Any = load(str(tmp_path))
+    assert type(model) is ours
     assert model.temperature is None
+    state = model.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in stock().state_dict().items())
     assert bool(torch.isfinite(model.madtp_guidance.semantic_tokens).all())
     assert not caplog.records
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("make", [tiny_clip.tiny_stock, tiny_clip.tiny_model])
+def test_the_processor_of_a_clip(tmp_path: Path, make: Any, capfd: pytest.CaptureFixture) -> None:
+    words = {word: i for i, word in enumerate([*"abc", *(f"{letter}</w>" for letter in "abc")])}
+    tokenizer = CLIPTokenizer({**words, "<|startoftext|>": 6, "<|endoftext|>": 7}, [])
+    size = {"height": 35, "width": 35}
+    with quiet_host():
+        make().save_pretrained(tmp_path)
+        CLIPProcessor(CLIPImageProcessorPil(size={"shortest_edge": 35}, crop_size=size), tokenizer).save_pretrained(
+            tmp_path
+        )
+    processor: Any = load_processor(tmp_path)
+    assert type(processor) is CLIPProcessor
+    assert processor.tokenizer("ab c").input_ids == [6, 0, 4, 5, 7]
+    pixels = processor.image_processor(Image.new("RGB", (53, 41)), return_tensors="pt").pixel_values
+    assert pixels.shape == (1, 3, 35, 35)
     assert capfd.readouterr() == ("", "")
 
 
@@ -112,10 +148,15 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         r"config.json: architecture .*model_type bert.* not supported",
     ),
     "other head": (
-        lambda f: edit(f, architectures=["BlipForConditionalGeneration"]),
-        r"config.json: architecture BlipForConditionalGeneration .*; supported are BlipForQuestionAnswering",
+        lambda f: edit(f, architectures=["BlipModel"]),
+        r"config.json: architecture BlipModel .*; supported are BlipForQuestionAnswering",
     ),
-    "no architecture": (lambda f: edit(f, architectures=None), r"config.json: architecture none "),
+    "head of another family": (
+        lambda f: edit(f, architectures=["CLIPModel"]),
+        r"config.json: architecture CLIPModel is none of model_type madtp_blip",
+    ),
+    "no architecture": (lambda f: edit(f, architectures=None), r'config.json: says no "architectures".*; add it, e.g.'),
+    "an empty architecture": (lambda f: edit(f, architectures=[]), r'config.json: says no "architectures"'),
     "cut in half": (cut, r"model.safetensors: cut short"),
     "not safetensors": (
         lambda f: (f / "model.safetensors").write_bytes(b"x" * 999),

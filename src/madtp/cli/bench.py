@@ -138,8 +138,12 @@ def _gflops(network: Any, work: Work) -> tuple[Any, Any]:
 
 
 def _calibrate(network: Any, work: Work, budget: float) -> None:
-    """Set the temperature to the one that saves `budget` of the work's GFLOPs. Raises InputError if there is none."""
-    from madtp.cost.budget import find_strength
+    """Set the temperature to the one that saves `budget` of the work's GFLOPs; the mildest, where even that saves more.
+
+    Raises:
+        InputError: no temperature saves as much.
+    """
+    from madtp.cost.budget import OutOfReach, find_strength
     from madtp.cost.flops import reduction
     from madtp.prune import METHODS
 
@@ -147,7 +151,12 @@ def _calibrate(network: Any, work: Work, budget: float) -> None:
         network.temperature = strength
         return reduction(*_gflops(network, work))
 
-    found = find_strength(measure, budget, METHODS[network.pruning.method].bounds)
+    try:
+        found = find_strength(measure, budget, METHODS[network.pruning.method].bounds)
+    except OutOfReach as error:
+        if error.nearest.reduction < budget:
+            raise
+        found = error.nearest
     network.pruning = replace(network.pruning, temperature=found.strength, reduction=found.reduction)
 
 

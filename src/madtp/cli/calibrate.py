@@ -24,7 +24,10 @@ def calibrate(
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Find the temperature that meets --reduction and save the model with it; no weight is changed."""
+    """Find the temperature that meets --reduction and save the model with it; no weight is changed.
+
+    A model that cannot save as little is saved at its mildest, which is within the budget; the result says how much.
+    """
     from dataclasses import replace
 
     from madtp.cost.budget import check_reduction
@@ -46,7 +49,12 @@ def calibrate(
     ready = list(batches(work, some, batch_size, network.device))
     with common.progress(f"measuring {len(some)} images", 30) as advance:
         found = find(
-            network, work, ready, reduction, tried=lambda strength, value: advance(1, f"{strength:.3g} -> {value:.3f}")
+            network,
+            work,
+            ready,
+            reduction,
+            mildest=True,
+            tried=lambda strength, value: advance(1, f"{strength:.3g} -> {value:.3f}"),
         )
     kept, _ = common.load_model(model)  # as it was saved: --dtype is for the measuring alone
     kept.pruning = network.pruning

@@ -7,6 +7,7 @@ import typer
 
 from madtp.cli import common
 from madtp.cli.examples import examples_of, pictures_of
+from madtp.errors import InputError
 
 
 def evaluate(
@@ -50,6 +51,8 @@ def evaluate(
     some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
     if temperature is not None:
         network.temperature = temperature or None
+    if some.hidden and some.hidden >= some.n_texts and predictions is None:
+        raise InputError("what is true of this split is not in its files", "--split", "add --predictions, or use val")
     if out is not None:
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:

@@ -50,6 +50,8 @@ def predict(
     blocks: dict[str, list[int]] = {}
     for tower, _, tokens in encoded.trace.steps():
         blocks.setdefault(tower, []).append(tokens)
+    if len(image) > 1:
+        blocks["vision_right"] = [int(block.tokens_out[1]) for block in encoded.trace.tower("vision")]
     result: dict[str, Any] = {
         "task": task,
         "image": image[0] if len(image) == 1 else image,
@@ -64,4 +66,5 @@ def predict(
         "tokens": blocks,
     }
     saved = f"{100 * result['gflops']['reduction']:.0f}% fewer GFLOPs" if network.temperature else "dense"
-    common.emit(result, as_json, f"{prediction.answer}  ({saved}; image tokens after each block: {blocks['vision']})")
+    seen = " and ".join(str(blocks[tower]) for tower in ("vision", "vision_right") if tower in blocks)
+    common.emit(result, as_json, f"{prediction.answer}  ({saved}; image tokens after each block: {seen})")

@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
+# Numbers with a point, whatever the user's language: METEOR cannot read its own otherwise.
+_ENGLISH = [f"-Duser.{name}" for name in ("language=en", "country=US", "language.format=en", "country.format=US")]
 # SPICE's parser, which pycocoevalcap does not contain.
 SPICE_PARSER = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 
@@ -21,24 +23,23 @@ class Unavailable(Exception):
     """A program cannot be run here; the text says why, in a few words."""
 
 
-def _jar(folder: str, name: str) -> Path:
+def _jar(folder: str, name: str) -> str:
     from pycocoevalcap.tokenizer import ptbtokenizer
 
     path = Path(ptbtokenizer.__file__).parents[1] / folder / name
     if not path.is_file():
         raise Unavailable(f"no {name} in pycocoevalcap/{folder}")
-    return path
+    return str(path)
 
 
 def _java() -> list[str]:
     java = shutil.which("java")
     if java is None:
         raise Unavailable("no Java on the PATH")
-    # Numbers with a point, whatever the user's language: METEOR cannot read its own otherwise.
-    return [java, "-Duser.language=en", "-Dfile.encoding=UTF-8"]
+    return [java, *_ENGLISH, "-Dfile.encoding=UTF-8"]
 
 
-def _run(command: Sequence[str | Path], text: str = "") -> str:
+def _run(command: Sequence[str], text: str = "") -> str:
     # Bytes: Python would take a lone carriage return for a line's end.
     done = subprocess.run(command, input=text.encode(), capture_output=True)
     if done.returncode:
@@ -72,7 +73,7 @@ def meteor(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> fl
         Unavailable: no Java that runs, or not the memory for METEOR's 2 GB.
     """
     options = ["-", "-", "-stdio", "-l", "en", "-norm"]
-    command = [*_java(), "-Xmx2G", "-jar", str(_jar("meteor", "meteor-1.5.jar")), *options]
+    command = [*_java(), "-Xmx2G", "-jar", _jar("meteor", "meteor-1.5.jar"), *options]
     pipe = subprocess.PIPE
     try:
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, encoding="utf-8") as program:
@@ -122,6 +123,6 @@ def spice(candidates: Sequence[str], references: Sequence[Sequence[str]]) -> flo
             for number, (candidate, known) in enumerate(zip(candidates, references, strict=True))
         ]
         source.write_text(json.dumps(rows), encoding="utf-8")
-        _run([*_java(), "-Xmx8G", "-jar", jar, source, "-out", target, "-subset", "-silent"])
+        _run([*_java(), "-Xmx8G", "-jar", jar, str(source), "-out", str(target), "-subset", "-silent"])
         results = json.loads(target.read_text(encoding="utf-8"))
     return fmean(float(result["scores"]["All"]["f"]) for result in results)

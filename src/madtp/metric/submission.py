@@ -54,7 +54,7 @@ def write_captions(path: str | Path, captions: Sequence[tuple[str, str]]) -> Non
 
 
 def coco_image_id(name: str) -> str:
-    """COCO's id of an image from its file's name: ``val2014/COCO_val2014_000000000042.jpg`` -> ``42``; else ``name``."""
+    """COCO's id in a file's name: ``val2014/COCO_val2014_000000000042.jpg`` -> ``42``; else ``name`` itself."""
     found = re.fullmatch(r"(?:.*[/\\_])?([0-9]{12})(?:\.[A-Za-z]+)?", name)
     return str(int(found[1])) if found else name
 

@@ -191,7 +191,7 @@ class _Blocked(torch.autograd.Function):
                 d_v += _matmul(probability.transpose(-1, -2).to(v.dtype), d_out[:, :, block])
                 d_p = _matmul(d_out[:, :, block], v.transpose(-1, -2)).to(probability.dtype)
                 if ctx.statistics:
-                    winner = probability.argmax(1, keepdim=True)
+                    winner = probability.max(1, keepdim=True).indices
                     flow = d_column * part.content[:, :, block, None].to(d_p.dtype)
                     d_p.scatter_add_(1, winner, flow)
                     part.add_pooled(d_p, d_row, block)

@@ -1,24 +1,21 @@
 """Checkpoints of OpenAI's CLIP and of the public MADTP code for CLIP, in transformers' (and our) names and sizes.
 
-Names are bare (`visual.conv1.weight`), or all of them behind the `module.` of a distributed run. Every pattern is matched
-against the whole name. Sizes are read off the tensors.
+Names are bare (`visual.conv1.weight`), or all of them behind the `module.` of a distributed run. Every pattern is
+matched against the whole name. Sizes are read off the tensors.
 """
 
-import math
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from madtp.errors import InputError
 from madtp.model.checkpoint import listed
-from madtp.model.config import MadtpCLIPConfig, PruneConfig
-from madtp.model.convert_names import SEMANTIC_TOKENS, ConvertedInfo
+from madtp.model.config import MadtpCLIPConfig
+from madtp.model.convert_config import depth_in, grid_of, heads_of, pruning_of, shape_in
+from madtp.model.convert_names import SEMANTIC_TOKENS, ConvertedInfo, bare
 
-HEAD_WIDTH = 64  # of every CLIP
 NEEDED = "a whole checkpoint of CLIP with a vision transformer, or of MADTP for it, is needed"
 
 _NAMES = {
@@ -61,11 +58,9 @@ def map_clip_keys(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Conve
     Raises:
         InputError: a name is unknown, or a fused tensor does not hold three parts.
     """
-    if state and all(name.startswith("module.") for name in state):
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
     out: dict[str, Tensor] = {}
     dropped, unknown = [], []
-    for name, tensor in state.items():
+    for name, tensor in bare(state).items():
         if any(re.fullmatch(pattern, name) for pattern in _DROPPED):
             dropped.append(name)
         elif (new := _rename(name)) is None:
@@ -93,41 +88,32 @@ def clip_config(state: Mapping[str, Tensor], info: ConvertedInfo, *, heads: int 
     Raises:
         InputError: a tensor is missing, or the sizes are not a CLIP's.
     """
-    patches = _shape(state, "vision_model.embeddings.patch_embedding.weight", 4)
-    positions = _shape(state, "vision_model.embeddings.position_embedding.weight", 2)[0]
-    grid = math.isqrt(max(positions - 1, 0))
-    if grid < 1 or grid * grid != positions - 1:
-        raise InputError(
-            f"{positions} image positions are not a square of patches and one more",
-            fix="see visual.positional_embedding",
-        )
-    vocabulary, width = _shape(state, "text_model.embeddings.token_embedding.weight", 2)
-    feature = _shape(state, "visual_projection.weight", 2)[0]
+    patches = shape_in(state, "vision_model.embeddings.patch_embedding.weight", 4)
+    positions = shape_in(state, "vision_model.embeddings.position_embedding.weight", 2)[0]
+    vocabulary, width = shape_in(state, "text_model.embeddings.token_embedding.weight", 2)
+    feature = shape_in(state, "visual_projection.weight", 2)[0]
     vision = {
         **_tower(state, "vision_model", patches[0], heads),
-        "image_size": grid * patches[-1],
+        "image_size": grid_of(positions) * patches[-1],
         "patch_size": patches[-1],
         "projection_dim": feature,
     }
     text = {
         **_tower(state, "text_model", width, heads),
         "vocab_size": vocabulary,
-        "max_position_embeddings": _shape(state, "text_model.embeddings.position_embedding.weight", 2)[0],
+        "max_position_embeddings": shape_in(state, "text_model.embeddings.position_embedding.weight", 2)[0],
         "bos_token_id": vocabulary - 2,
         "eos_token_id": vocabulary - 1,
         "pad_token_id": vocabulary - 1,
         "projection_dim": feature,
     }
-    madtp, semantic_width = PruneConfig(temperature=info.temperature), None
-    if info.semantic_tokens is not None:
-        madtp = replace(madtp, semantic_tokens=info.semantic_tokens)
-        semantic_width = _shape(state, SEMANTIC_TOKENS, 2)[1]
+    semantic_width = None if info.semantic_tokens is None else shape_in(state, SEMANTIC_TOKENS, 2)[1]
     return MadtpCLIPConfig(
         vision_config=vision,
         text_config=text,
         projection_dim=feature,
         semantic_width=semantic_width,
-        madtp=madtp.to_dict(),
+        madtp=pruning_of(info).to_dict(),
     )
 
 
@@ -160,23 +146,9 @@ def _split(new: str, tensor: Tensor, name: str) -> dict[str, Tensor]:
 
 def _tower(state: Mapping[str, Tensor], prefix: str, width: int, heads: int | None) -> dict[str, Any]:
     layers = f"{prefix}.encoder.layers"
-    found = {int(m[1]) for name in state if (m := re.match(rf"{re.escape(layers)}\.(\d+)\.", name))}
-    count = width // HEAD_WIDTH if heads is None else heads
-    if count < 1 or width % count:
-        raise InputError(
-            f"{count} heads do not share the width of {width} of {prefix}", fix="give the number of heads (--heads)"
-        )
     return {
         "hidden_size": width,
-        "intermediate_size": _shape(state, f"{layers}.0.mlp.fc1.weight", 2)[0],
-        "num_hidden_layers": max(found) + 1,
-        "num_attention_heads": count,
+        "intermediate_size": shape_in(state, f"{layers}.0.mlp.fc1.weight", 2)[0],
+        "num_hidden_layers": depth_in(state, layers),
+        "num_attention_heads": heads_of(width, heads, prefix),
     }
-
-
-def _shape(state: Mapping[str, Tensor], name: str, dimensions: int) -> torch.Size:
-    if name not in state:
-        raise InputError(f"missing tensor {name}", fix=NEEDED)
-    if state[name].dim() != dimensions:
-        raise InputError(f"{name} has the shape {list(state[name].shape)}", fix=f"it needs {dimensions} dimensions")
-    return state[name].shape

@@ -1,8 +1,8 @@
 """Weights out of a TorchScript archive (OpenAI's CLIP is published as such), without running what it holds.
 
-An archive is a zip of `data.pkl` (the module tree), `data/0`, `data/1`, ... (raw numbers) and code. The code is not
-looked at. The pickle is read by a machine that knows tensors, containers and numbers; modules become plain attribute
-tables, and whatever else a pickle may name is refused before anything is called.
+An archive is a zip of `data.pkl` (the module tree), `data/0`, `data/1`, ... (raw numbers) and code, which is not looked
+at. The reader of the pickle knows tensors, containers and numbers; modules become plain tables of attributes, and
+whatever else a pickle names is refused before anything is called.
 """
 
 import io

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from madtp.errors import InputError
 
 if TYPE_CHECKING:
-    from transformers import BlipProcessor, PreTrainedModel
+    from transformers import PreTrainedModel, ProcessorMixin
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +28,13 @@ CLASSES = {
     "MadtpBlipForImageTextRetrieval": "retrieval",
     "MadtpCLIPModel": "clip",
 }
-MODEL_TYPES = ("blip", "madtp_blip", "clip", "madtp_clip")
+MODEL_TYPES = {"blip": "blip", "madtp_blip": "blip", "clip": "clip", "madtp_clip": "clip"}  # -> family
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _LAYER = re.compile(r"\.layers?\.\d+\.")
 
 
 def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
-    """Load a model of ours, or a stock BLIP as one of ours, from a folder or a hub id.
+    """Load a model of ours, or a stock BLIP or CLIP as one of ours, from a folder or a hub id.
 
     Args:
         path: folder with config.json and weights, or a hub id.
@@ -47,13 +47,9 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
     folder = Path(path)
     if os.path.isfile(folder):  # os.path's do not raise where a name is too long
         raise InputError("is a file, not a model folder", path, "convert a checkpoint with `madtp convert` first")
+    config = _config(path, kwargs)
     if os.path.isdir(folder):
-        config = _config(folder)
         _check_weights(folder)
-    elif is_hub_id(path):
-        config = _hub_config(str(path), kwargs)
-    else:
-        raise InputError("no such folder", path, "name a model folder or a hub id")
     cls = _class(config, path)
     try:
         with quiet_host():
@@ -72,21 +68,23 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
     return model
 
 
-def load_processor(path: str | Path) -> "BlipProcessor":
-    """The stock processor (images and tokenizer) of a model folder or hub id.
+def load_processor(path: str | Path) -> "ProcessorMixin":
+    """The stock processor (images and tokenizer) of a model folder or hub id: a `BlipProcessor` or a `CLIPProcessor`.
 
-    As `BlipProcessor.from_pretrained`, without the host's warning that our model type is not one of its own.
+    As their `from_pretrained`, without the host's warning that our model type is not one of its own.
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or no config.json to tell which.
     """
-    from transformers import BlipProcessor
+    from transformers import BlipProcessor, CLIPProcessor
 
+    config = _config(path, {})
+    cls: Any = CLIPProcessor if MODEL_TYPES.get(str(config.get("model_type"))) == "clip" else BlipProcessor
     try:
         with quiet_host():
-            processor: BlipProcessor = BlipProcessor.from_pretrained(path)
+            processor: ProcessorMixin = cls.from_pretrained(path)
     except Exception as error:  # damaged files make the host stumble anywhere
-        fix = "save the BlipProcessor into the folder"
+        fix = f"save the {cls.__name__} into the folder"
         raise InputError(f"no processor beside the model: {short(error)}", path, fix) from error
     return processor
 
@@ -102,7 +100,16 @@ def short(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
-def _config(folder: Path) -> dict[str, Any]:
+def _config(path: str | Path, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says, of a folder or a hub id; `kwargs` are those of `from_pretrained`."""
+    if os.path.isdir(path):
+        return _folder_config(Path(path))
+    if is_hub_id(path):
+        return _hub_config(str(path), kwargs)
+    raise InputError("no such folder", path, "name a model folder or a hub id")
+
+
+def _folder_config(folder: Path) -> dict[str, Any]:
     file = folder / "config.json"
     if not file.is_file():
         raise InputError("no config.json in this folder", folder, "name a model folder (see `madtp convert`)")
@@ -130,14 +137,17 @@ def _hub_config(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def _class(config: dict[str, Any], path: str | Path) -> Any:
-    names = config.get("architectures") or ["none"]
-    architecture = str(names[0] if isinstance(names, list) else names)
-    if config.get("model_type") not in MODEL_TYPES or architecture not in CLASSES:
-        raise InputError(
-            f"architecture {architecture} (model_type {config.get('model_type')}) is not supported",
-            Path(path) / "config.json",
-            f"supported are {', '.join(CLASSES)}",
-        )
+    file, model_type = Path(path) / "config.json", config.get("model_type")
+    names = config.get("architectures")
+    if not names and model_type in MODEL_TYPES:
+        fix = 'add it, e.g. "architectures": ["BlipForQuestionAnswering"]'
+        raise InputError('says no "architectures", and so not what the model is for', file, fix)
+    architecture = str(names[0] if isinstance(names, list) and names else names)
+    if model_type not in MODEL_TYPES or architecture not in CLASSES:
+        said = f"architecture {architecture} (model_type {model_type}) is not supported"
+        raise InputError(said, file, f"supported are {', '.join(CLASSES)}")
+    if (CLASSES[architecture] == "clip") != (MODEL_TYPES[model_type] == "clip"):
+        raise InputError(f"architecture {architecture} is none of model_type {model_type}", file)
     from madtp.model.shape import class_of
 
     return class_of(CLASSES[architecture])

@@ -39,6 +39,11 @@ def kind_of(model: Any) -> str:
     raise InputError(f"GFLOPs of a {type(model).__name__} are unknown", fix="load the model with madtp.load")
 
 
+def task_of(kind: str) -> str:
+    """The task of a kind of model, a key of `CLASSES`."""
+    return "retrieval" if kind == "clip" else kind
+
+
 def shape_of(model: Any, kind: str | None = None) -> Shape:
     """The sizes that the model's cost depends on; with guidance if its method uses it.
 

@@ -4,13 +4,13 @@ from typing import Any
 
 from madtp.data.load import TASKS
 from madtp.errors import InputError
-from madtp.model.shape import kind_of
+from madtp.model.shape import kind_of, task_of
 from madtp.task.base import Task
 
 
 def task_name(model: Any) -> str:
     """The task that a model is made for."""
-    return {"clip": "retrieval"}.get(kind := kind_of(model), kind)
+    return task_of(kind_of(model))
 
 
 def make_task(name: str, processor: Any, **options: Any) -> Task:

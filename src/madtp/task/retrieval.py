@@ -20,6 +20,7 @@ from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
 from madtp.task.contrast import MomentumContrast
 from madtp.task.words import Words
 
+BLIP_TEMPERATURE = 0.07  # of the contrast, where training starts
 RERANKED = 128
 """Candidates that the matching head ranks anew, as BLIP does on Flickr30k."""
 
@@ -108,7 +109,7 @@ class RetrievalTask(Task):
 
     def helper(self, model: Any, seed: int, ramp: int) -> MomentumContrast:
         """Momentum towers, queues and the temperature of the contrast; CLIP's own is where it starts."""
-        temperature = {"temperature": float(model.logit_scale.detach().neg().exp())} if self.clip else {}
+        temperature = float(model.logit_scale.detach().neg().exp()) if self.clip else BLIP_TEMPERATURE
         return MomentumContrast(
             model,
             self.queue if self.momentum else 0,
@@ -116,7 +117,7 @@ class RetrievalTask(Task):
             ramp_steps=ramp,
             match_token_id=None if self.clip else self.texts.enc,
             seed=seed,
-            **temperature,
+            temperature=temperature,
         )
 
     def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:

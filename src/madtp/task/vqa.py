@@ -74,8 +74,8 @@ class VqaTask(Task):
             "image_index": picture_index(items)[0],
             "labels": labels,
             "decoder_attention_mask": label_mask,
-            "answer_index": torch.tensor([i for i, question in enumerate(questions) for _ in question.answers]),
-            "answer_weights": torch.tensor([w for question in questions for w in question.weights]),
+            "answer_index": torch.tensor([i for i, q in enumerate(questions) for _ in q.answers], dtype=torch.long),
+            "answer_weights": torch.tensor([w for question in questions for w in question.weights], dtype=torch.float),
             "samples": [sample for _, sample, _ in items],
             "owners": owners(items),
             "texts": questions,
@@ -101,9 +101,11 @@ class VqaTask(Task):
         return tagging_loss(model, batch["pixel_values"], tags, {a: self.texts.tokens(a, 0)[1] for a in most})
 
     def expect(self, trace: Trace, batch: Batch) -> Trace:
-        """Fill in the decoder's work as if it generated the first reference answer of each question."""
+        """Fill in the decoder's work as if it generated the first reference answer of each question, or one word."""
+        answered = torch.tensor([bool(question.answers) for question in batch["texts"]])
         first = torch.searchsorted(batch["answer_index"].cpu(), torch.arange(len(batch["texts"])))
-        steps = batch["decoder_attention_mask"].sum(-1).cpu()[first] - 1
+        steps = torch.full((len(batch["texts"]),), 2)
+        steps[answered] = batch["decoder_attention_mask"].sum(-1).cpu()[first[answered]] - 1
         trace.decoder_tokens, trace.decoder_pairs = steps, steps * (steps + 1) // 2
         trace.decoder_sequences = torch.ones_like(steps)
         return trace
@@ -137,12 +139,15 @@ class VqaTask(Task):
         return predictions, encoded
 
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Accuracy in [0, 1], higher = better.
+        """Accuracy in [0, 1], higher = better, over the questions whose answers are known; none where none are.
 
         The official VQA accuracy where every question has human references, else exact match.
         """
+        predictions = [p for p in predictions if p.truth.answers]
+        if not predictions:
+            return {}
         given = [p.answer for p in predictions]
-        if predictions and all(len(p.truth.references) > 1 for p in predictions):
+        if all(len(p.truth.references) > 1 for p in predictions):
             return {"accuracy": vqa_accuracy(given, [p.truth.references for p in predictions]).overall}
         best = [self.words_for(p)[1] for p in predictions]
         return {"accuracy": exact_accuracy(given, best)}
@@ -150,7 +155,7 @@ class VqaTask(Task):
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The answer and the heaviest reference."""
         truth = prediction.truth
-        return prediction.answer, truth.answers[int(np.argmax(truth.weights))]
+        return prediction.answer, truth.answers[int(np.argmax(truth.weights))] if truth.answers else ""
 
     def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
         """VQA's JSON; see `write_vqa`."""

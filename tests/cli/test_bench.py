@@ -1,0 +1,100 @@
+"""`madtp bench` and `madtp flops --preset`: every kind of model, without weights or data."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from cli.test_verbs import object_of
+from madtp.cost.flops import count_dense
+from madtp.model.load import load
+from madtp.model.presets import PRESETS, Preset, random_inputs
+from madtp.model.shape import CLASSES, shape_of
+
+FIGURES = {"reduction", "dense_ms", "pruned_ms", "speedup", "ideal", "efficiency"}
+ROW = {"work", "reduction_asked", "temperature", "gflops"} | FIGURES
+
+
+@pytest.fixture
+def nano(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`nano-KIND` is a preset of a few blocks."""
+    for kind in CLASSES:
+        deep = 7 if kind == "reasoning" else 2  # NLVR2's layers merge from the seventh on
+        monkeypatch.setitem(PRESETS, f"nano-{kind}", Preset(kind, 35, 5, (58, 4, 2, 211), (62, deep, 2, 223)))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_bench_of_every_kind(kind: str, madtp: Run, nano: None) -> None:
+    command = ("bench", "--preset", f"nano-{kind}", "--pairs", 1, "--batch-size", 5, "--text-tokens", 7)
+    result = object_of(madtp(*command, "--reduction", "0.3", "--json"))
+    assert (result["task"], result["model"]) == ("retrieval" if kind == "clip" else kind, f"nano-{kind}")
+    assert {"parameters", "threads", "device", "dtype", "seed", "hardware", "versions", "commit"} <= result.keys()
+    rows = result["rows"]
+    assert [row["work"] for row in rows] == ["towers", *(["generate"] if kind == "caption" else [])]
+    for row in rows:
+        assert set(row) == ROW and row["dense_ms"] > 0 and row["pruned_ms"] > 0
+        assert row["ideal"] == pytest.approx(row["gflops"]["dense"] / row["gflops"]["mean"], abs=1e-3)
+        assert row["efficiency"] == pytest.approx(row["speedup"] / row["ideal"], abs=2e-3)
+    assert 0.28 < rows[0]["reduction"] < 0.6  # fresh weights cannot prune less than some
+    assert kind != "caption" or 0 < rows[1]["reduction"] < rows[0]["reduction"]
+
+
+def test_bench_of_a_pruned_model_keeps_its_temperature(madtp: Run, model: Path) -> None:
+    command = ("bench", "--model", model, "--pairs", 1, "--text-tokens", 7, "--dtype", "bfloat16")
+    result = object_of(madtp(*command, "--json"))
+    (row,) = result["rows"]
+    assert (row["reduction_asked"], row["temperature"], result["dtype"]) == (None, 8.0, "bfloat16")
+    network = load(model).eval()
+    trace = network.encode(**random_inputs("vqa", network.config, 1, 7)).trace
+    assert row["gflops"]["dense"] == pytest.approx(float(count_dense(shape_of(network), trace).total))
+    said = madtp(*command)
+    assert said.code == 0 and "of ideal" in said.out and "bfloat16" in said.out and "{" not in said.out
+
+
+def test_bench_draws_the_same_from_a_seed(madtp: Run, nano: None) -> None:
+    command = ("bench", "--preset", "nano-clip", "--pairs", 1, "--text-tokens", 7, "--reduction", 0.3, "--json")
+    first, again, other = (object_of(madtp(*command, "--seed", seed))["rows"][0] for seed in (3, 3, 4))
+    assert first["gflops"] == again["gflops"] != other["gflops"]
+
+
+@pytest.mark.parametrize(
+    ("preset", "parts"),
+    [
+        ("blip-base-nlvr2", {"vision", "text"}),
+        ("blip-large-caption", {"vision", "decoder"}),
+        ("blip-base-vqa", {"vision", "text", "decoder"}),
+        ("blip-base-retrieval", {"vision", "text", "match"}),
+        ("clip-vit-base-32", {"vision", "text"}),
+    ],
+)
+def test_flops_of_a_preset(preset: str, parts: set[str], madtp: Run) -> None:
+    result = object_of(madtp("flops", "--preset", preset, "--text-tokens", 30, "--json"))
+    assert result["model"] == preset and result["temperature"] is None
+    gflops = result["gflops"]
+    assert set(gflops["parts"]) == parts and sum(gflops["parts"].values()) == pytest.approx(gflops["dense"])
+    features = gflops["parts"]["vision"] + gflops["parts"].get("text", 0)
+    assert gflops.get("features") == (pytest.approx(features) if result["task"] == "retrieval" else None)
+
+
+def test_flops_of_the_papers_model(madtp: Run) -> None:
+    result = object_of(madtp("flops", "--preset", "blip-base-nlvr2", "--text-tokens", 30, "--json"))
+    assert result["gflops"]["dense"] == pytest.approx(132.54, rel=0.01)
+    assert (result["images"], result["image_tokens"]) == (2, 577)
+    assert result["parameters"] == pytest.approx(259e6, rel=0.01)
+
+
+@pytest.mark.parametrize("verb", ["flops", "bench"])
+def test_wrong_names(verb: str, madtp: Run, model: Path) -> None:
+    assert "did you mean blip-base-nlvr2?" in madtp(verb, "--preset", "blip-base-nlvr").wrong()
+    assert "use one of blip-base-nlvr2" in madtp(verb, "--preset", "x").wrong()
+    assert "--preset or --model" in madtp(verb).wrong()
+    assert "--preset or --model" in madtp(verb, "--preset", "blip-base-vqa", "--model", model).wrong()
+
+
+def test_texts_too_long_and_budgets_out_of_reach(madtp: Run, nano: None, model: Path) -> None:
+    assert "at most 77" in madtp("flops", "--preset", "clip-vit-base-32", "--text-tokens", 78).wrong()
+    assert "at most 77" in madtp("bench", "--preset", "nano-clip", "--text-tokens", 78).wrong()
+    assert "impossible" in madtp("bench", "--preset", "nano-clip", "--reduction", 1).wrong()
+    assert "above the most" in madtp("bench", "--preset", "nano-clip", "--reduction", 0.99).wrong()
+    assert "no weights" in madtp("flops", "--preset", "blip-base-vqa", "--data", "scenes").wrong()
+    assert "for vqa" in madtp("flops", "--preset", "blip-base-vqa", "--task", "caption").wrong()
