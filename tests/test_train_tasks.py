@@ -126,13 +126,12 @@ def test_without_its_momentum_towers_a_resumed_run_would_be_another(
 
 
 @CONTRAST
-@pytest.mark.parametrize("options", [{"queue": 7}, {"momentum": 0.8}, {"momentum": 0}])
-def test_another_queue_or_momentum_is_another_run(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_another_queue_or_momentum_is_another_run(kind: str, tmp_path: Path) -> None:
     with pytest.raises(Stop):
         start(kind, tmp_path, report=after(3, power_cut)).run()
-    (name,) = options
-    with pytest.raises(InputError, match=rf"settings differ from the checkpoint's: {name} .* -> {options[name]}; "):
-        start(kind, tmp_path, **options).run(resume=True)
+    for name, was, value in (("queue", 5, 7), ("momentum", 0.9, 0.8), ("momentum", 0.9, 0)):
+        with pytest.raises(InputError, match=rf"settings differ from the checkpoint's: {name} {was} -> {value}; "):
+            start(kind, tmp_path, **{name: value}).run(resume=True)
 
 
 @pytest.mark.parametrize("momentum", [0.9, 0])
