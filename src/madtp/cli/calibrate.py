@@ -18,6 +18,8 @@ def calibrate(
     split: Annotated[str, typer.Option("--split", help="Split to measure on: train or val.")] = "val",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images to measure on.")] = 200,
     batch_size: common.BatchOption = 32,
+    prompt: common.PromptOption = None,
+    beams: common.BeamsOption = None,
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "float32",
     skip_missing: common.SkipOption = False,
@@ -44,7 +46,7 @@ def calibrate(
     some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
     if method is not None:
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
-    work = common.make_task(task, processor)
+    work = common.make_task(task, processor, prompt=prompt, beams=beams)
     claim_folder(out, overwrite)
     ready = list(batches(work, some, batch_size, network.device))
     with common.progress(f"measuring {len(some)} images", 30) as advance:

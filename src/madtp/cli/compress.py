@@ -74,6 +74,7 @@ def compress(
     val_images: ValOption = 0,
     save_every: SaveOption = 100,
     prompt: common.PromptOption = None,
+    beams: common.BeamsOption = None,
     momentum: MomentumOption = None,
     queue: QueueOption = None,
     limit: common.LimitOption = None,
@@ -99,7 +100,7 @@ def compress(
     torch.manual_seed(seed)
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
-    work = common.make_task(task, processor, prompt=prompt, momentum=momentum, queue=queue)
+    work = common.make_task(task, processor, prompt=prompt, beams=beams, momentum=momentum, queue=queue)
     training, validation = (
         load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
     )
