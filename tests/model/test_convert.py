@@ -88,7 +88,7 @@ def test_madtp_checkpoint(tmp_path: Path, kind: str, stock: bool) -> None:
     assert same_model(tmp_path / "out", model)
     assert again.pruning == model.pruning
     made_of = [outputs(kind, m, torch.Generator().manual_seed(3)) for m in (again, model)]
-    assert all(torch.equal(*pair) for pair in zip(*made_of, strict=True))
+    assert all(torch.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in zip(*made_of, strict=True))
 
 
 @pytest.mark.parametrize("form", ["state dict", "madtp"])
