@@ -5,13 +5,19 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from madtp.model.block import Guidance, Pruner, TokenMap
 from madtp.model.config import PruneConfig
 from madtp.prune import METHODS, Trace
+
+
+def blip_guidance(config: Any) -> Guidance:
+    """Fresh guidance for a BLIP model's towers."""
+    width = config.text_config.hidden_size
+    return Guidance(PruneConfig.of(config.madtp).semantic_tokens, width, config.vision_config.hidden_size)
 
 
 class Pruned:
@@ -58,6 +64,13 @@ class Pruned:
             **others,
         )
 
+    def _losses(self, task: Tensor | None, alignment: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """`task + alpha * align` (MAG's training loss, docs/method.md), and the mean alignment loss of `[q]`; None = there is none."""
+        if alignment is None:
+            return task, None
+        align = alignment.mean()
+        return (None if task is None else task + self.pruning.alpha * align), align
+
     def renew_semantic_tokens(self, count: int) -> None:
         """Replace the semantic tokens by `count` fresh ones, from torch's random state."""
         old = self.madtp_guidance.semantic_tokens
@@ -65,8 +78,9 @@ class Pruned:
         self.madtp_guidance.semantic_tokens = nn.Parameter(fresh)
         self.pruning = replace(self.pruning, semantic_tokens=count)
 
-    def _init_guidance(self, module: nn.Module) -> None:
-        """Semantic tokens of unit expected norm, so that affinities start in the size of the tokens' entries."""
+    def _init_weights(self, module: nn.Module) -> None:
+        """As the host; semantic tokens of unit expected norm, so that affinities are as large as tokens' entries."""
+        super()._init_weights(module)  # type: ignore[misc]
         if isinstance(module, Guidance):
             init.normal_(module.semantic_tokens, mean=0.0, std=module.semantic_tokens.shape[-1] ** -0.5)
         elif isinstance(module, TokenMap):  # the host would give CLIP's a standard deviation of 1
@@ -107,7 +121,7 @@ class Pruned:
                 module.to_empty(device=reference.device).to(reference.dtype)
                 with torch.no_grad():
                     for part in module.modules():
-                        ours._init_weights(part)  # type: ignore[attr-defined]
+                        ours._init_weights(part)
         left = [name for name, parameter in ours.named_parameters() if parameter.is_meta]  # type: ignore[attr-defined]
         assert not left, f"parameters without a counterpart in the stock model: {left}"
         for name, module in model.named_children():

@@ -4,12 +4,11 @@ import copy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BlipForQuestionAnswering, BlipTextConfig
 
-from madtp.model.base import Pruned
-from madtp.model.block import Guidance
-from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.base import Pruned, blip_guidance
+from madtp.model.config import MadtpBlipConfig
 from madtp.model.decoding import asked_for, count_forced, count_generated, ended
 from madtp.model.gaze import one_image
 from madtp.model.output import Encoded, MadtpBlipVqaOutput
@@ -37,13 +36,8 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         self.vision_model = MadtpBlipVisionModel(config.vision_config)
         self.text_encoder = MadtpBlipTextModel(config.text_config, add_pooling_layer=False)
         self.text_decoder = MadtpBlipTextDecoder(_decoder_config(config.text_config))
-        count = PruneConfig.of(config.madtp).semantic_tokens
-        self.madtp_guidance = Guidance(count, config.text_config.hidden_size, config.vision_config.hidden_size)
+        self.madtp_guidance = blip_guidance(config)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        self._init_guidance(module)
 
     def see(self, pixel_values: Tensor) -> Ragged:
         """The image tower alone, as it prunes now: `[b, 3, height, width]` pixels to ragged tokens."""
@@ -157,14 +151,10 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             reduction="mean" if answer_weights is None else "none",
         )
         count_forced(encoded.trace, decoder_input_ids, decoder_attention_mask, answer_index, questions)
-        loss = loss_task = answer.loss
+        loss_task = answer.loss
         if loss_task is not None and answer_weights is not None:
-            loss = loss_task = (loss_task * answer_weights).sum() / questions
-        loss_align = None
-        if encoded.alignment is not None:
-            loss_align = encoded.alignment.mean()
-            if loss_task is not None:
-                loss = loss_task + self.pruning.alpha * loss_align
+            loss_task = (loss_task * answer_weights).sum() / questions
+        loss, loss_align = self._losses(loss_task, encoded.alignment)
         return MadtpBlipVqaOutput(loss, answer.logits, loss_task, loss_align, encoded.trace, encoded)
 
     @torch.no_grad()

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BlipForConditionalGeneration
 
-from madtp.model.base import Pruned
-from madtp.model.block import Guidance
-from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.base import Pruned, blip_guidance
+from madtp.model.config import MadtpBlipConfig
 from madtp.model.decoding import asked_for, count_forced, count_generated, ended
 from madtp.model.gaze import one_image
 from madtp.model.output import Encoded, MadtpBlipCaptionOutput
@@ -36,13 +35,8 @@ class MadtpBlipForConditionalGeneration(Pruned, BlipForConditionalGeneration):
         super().__init__(config)
         self.vision_model = MadtpBlipVisionModel(config.vision_config)
         self.text_decoder = MadtpBlipTextDecoder(config.text_config)
-        count = PruneConfig.of(config.madtp).semantic_tokens
-        self.madtp_guidance = Guidance(count, config.text_config.hidden_size, config.vision_config.hidden_size)
+        self.madtp_guidance = blip_guidance(config)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        self._init_guidance(module)
 
     def encode(
         self,

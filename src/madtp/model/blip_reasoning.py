@@ -8,17 +8,15 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.models.blip.modeling_blip import BlipPreTrainedModel
 
-from madtp.model.base import Pruned
-from madtp.model.block import Guidance
-from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.base import Pruned, blip_guidance
+from madtp.model.config import MadtpBlipConfig
 from madtp.model.gaze import two_images
 from madtp.model.output import Encoded, MadtpBlipReasoningOutput
-from madtp.model.text_pair import MadtpBlipPairTextModel
+from madtp.model.text_pair import MadtpBlipPairTextModel, both_sides
 from madtp.model.vision import MadtpBlipVisionModel
 from madtp.prune import Trace, alignment_loss
 
 _FRESH = re.compile(r"madtp_guidance\..+|cls_head\..+|.+\.merge_layer\..+")
-_TWICE = re.compile(r"(.+\.crossattention\.)(self|output\.dense)(\..+)")
 
 
 class MadtpBlipForVisualReasoning(Pruned, BlipPreTrainedModel):
@@ -37,13 +35,8 @@ class MadtpBlipForVisualReasoning(Pruned, BlipPreTrainedModel):
         self.vision_model = MadtpBlipVisionModel(config.vision_config)
         self.text_encoder = MadtpBlipPairTextModel(config.text_config, add_pooling_layer=False)
         self.cls_head = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 2))
-        count = PruneConfig.of(config.madtp).semantic_tokens
-        self.madtp_guidance = Guidance(count, width, config.vision_config.hidden_size)
+        self.madtp_guidance = blip_guidance(config)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        self._init_guidance(module)
 
     def get_input_embeddings(self) -> nn.Module:
         """The word embeddings of the text encoder."""
@@ -73,18 +66,13 @@ class MadtpBlipForVisualReasoning(Pruned, BlipPreTrainedModel):
             TypeError: `model` is none.
         """
         source = model.state_dict()
-        if not any(_TWICE.fullmatch(name) for name in source if name.startswith("text_encoder.")):
+        if not any(len(both_sides(name)) > 1 for name in source if name.startswith("text_encoder.")):
             raise TypeError(f"from_blip takes a BLIP for retrieval or question answering, got {type(model).__name__}")
         ours = cls(cls._config_of(model, **madtp))
         reference = next(model.parameters())
         ours.to(device=reference.device, dtype=reference.dtype)
-        state = {}
-        for name, tensor in source.items():
-            if not name.startswith(("vision_model.", "text_encoder.")):
-                continue
-            twice = _TWICE.fullmatch(name)
-            copies = [twice.expand(rf"\g<1>\g<2>{side}\g<3>") for side in (0, 1)] if twice else [name]
-            state.update(dict.fromkeys(copies, tensor))
+        towers = {name: t for name, t in source.items() if name.startswith(("vision_model.", "text_encoder."))}
+        state = {copy: tensor for name, tensor in towers.items() for copy in both_sides(name)}
         missing, unexpected = ours.load_state_dict(state, strict=False)
         left = [name for name in missing if not _FRESH.fullmatch(name)]
         assert not left and not unexpected, f"no counterpart: {left}, {unexpected}"
@@ -171,12 +159,9 @@ class MadtpBlipForVisualReasoning(Pruned, BlipPreTrainedModel):
             interpolate_pos_encoding=interpolate_pos_encoding,
         )
         logits = self.classify(encoded)
-        loss = loss_task = loss_align = None
+        loss_task = None
         if labels is not None:
             known = (labels != -100).sum().clamp(min=1)  # a batch without a label has loss 0
-            loss = loss_task = F.cross_entropy(logits, labels, reduction="sum") / known
-        if encoded.alignment is not None:
-            loss_align = encoded.alignment.mean()
-            if loss_task is not None:
-                loss = loss_task + self.pruning.alpha * loss_align
+            loss_task = F.cross_entropy(logits, labels, reduction="sum") / known
+        loss, loss_align = self._losses(loss_task, encoded.alignment)
         return MadtpBlipReasoningOutput(loss, logits, loss_task, loss_align, encoded.trace, encoded)

@@ -1,25 +1,24 @@
 """BLIP for image-text retrieval with pruned towers, which can run apart: an index sees its images and texts once."""
 
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch import Tensor
 from transformers import BlipForImageTextRetrieval
 
-from madtp.model.base import Pruned
-from madtp.model.block import Guidance
-from madtp.model.config import MadtpBlipConfig, PruneConfig
+from madtp.model.base import blip_guidance
+from madtp.model.block import Pruner
+from madtp.model.config import MadtpBlipConfig
+from madtp.model.dual import DualEncoder
 from madtp.model.gaze import paired
-from madtp.model.output import ImageSide, MadtpRetrievalOutput, Paired, TextSide
+from madtp.model.output import MadtpRetrievalOutput, Paired
 from madtp.model.ragged import Ragged
 from madtp.model.text import MadtpBlipTextModel
 from madtp.model.vision import MadtpBlipVisionModel
-from madtp.prune import BlockTrace, Provenance, Trace, alignment_loss
+from madtp.prune import Trace
 
 
-class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
+class MadtpBlipForImageTextRetrieval(DualEncoder, BlipForImageTextRetrieval):
     """BLIP for retrieval: contrastive features of both pruned towers, and a head that judges whether a pair matches.
 
     Differs from the host:
@@ -36,55 +35,22 @@ class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
         super().__init__(config)
         self.vision_model = MadtpBlipVisionModel(config.vision_config)
         self.text_encoder = MadtpBlipTextModel(config.text_config, add_pooling_layer=False)
-        count = PruneConfig.of(config.madtp).semantic_tokens
-        self.madtp_guidance = Guidance(count, config.text_config.hidden_size, config.vision_config.hidden_size)
+        self.madtp_guidance = blip_guidance(config)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        self._init_guidance(module)
 
     @property
     def feature_width(self) -> int:
         """Numbers in an image's or a text's contrastive feature."""
         return int(self.config.image_text_hidden_size)
 
-    def see(
-        self,
-        pixel_values: Tensor,
-        *,
-        align: bool = False,
-        provenance: bool = False,
-        interpolate_pos_encoding: bool = False,
-    ) -> ImageSide:
-        """The image tower: `[b, 3, height, width]` pixels to tokens (for `match`) and contrastive features.
+    def _text_tower(self, input_ids: Tensor, attention_mask: Tensor | None, pruner: Pruner) -> Ragged:
+        return self.text_encoder(input_ids, attention_mask, pruner, backend=self.pruning.attention)
 
-        Args:
-            pixel_values: images.
-            align: also gather the semantic features, for the alignment loss.
-            provenance: record in the trace where every patch is after each block.
-            interpolate_pos_encoding: for images of another size than trained on.
-        """
-        trace = Trace()
-        pruner = self._pruner("vision", trace, gather=align, provenance=provenance)
-        tokens = self.vision_model(pixel_values, pruner, self.pruning.attention, interpolate_pos_encoding)
-        return ImageSide(tokens, normalize(self.vision_proj(tokens.first()), dim=-1), trace, pruner.feature)
+    def _project_image(self, tokens: Ragged) -> Tensor:
+        return self.vision_proj(tokens.first())
 
-    def read(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, align: bool = False, provenance: bool = False
-    ) -> TextSide:
-        """The text tower without images: `[q, l]` ids to states and contrastive features.
-
-        Args:
-            input_ids: texts.
-            attention_mask: `[q, l]`, nonzero = token, padding anywhere; None = no padding.
-            align: also gather the semantic features, for the alignment loss.
-            provenance: record in the trace where every word is after each block.
-        """
-        trace = Trace()
-        pruner = self._pruner("text", trace, gather=align, provenance=provenance)
-        states = self.text_encoder(input_ids, attention_mask, pruner, backend=self.pruning.attention)
-        return TextSide(states, normalize(self.text_proj(states.first()), dim=-1), trace, pruner.feature)
+    def _project_text(self, states: Ragged) -> Tensor:
+        return self.text_proj(states.first())
 
     def match(
         self,
@@ -109,22 +75,10 @@ class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
         """
         index = paired(image_index, len(image.lengths), len(input_ids), needed=True)
         assert index is not None
-        order = index.argsort(stable=True)  # the tower wants the texts of one image side by side
-        moved = bool((index.diff() < 0).any())
-        if moved:
-            there = order.to(input_ids.device)
-            input_ids = input_ids.index_select(0, there)
-            attention_mask = None if attention_mask is None else attention_mask.index_select(0, there)
         trace = Trace(image_index=index)
         pruner = self._pruner("match", trace, gather=False, provenance=provenance)
-        states = self.text_encoder(
-            input_ids, attention_mask, pruner, image, index[order], backend=self.pruning.attention
-        )
+        states = self.text_encoder(input_ids, attention_mask, pruner, image, index, backend=self.pruning.attention)
         logits: Tensor = self.itm_head(states.first())
-        if moved:
-            back = order.argsort()
-            logits = logits.index_select(0, back.to(logits.device))
-            trace.blocks = [_reordered(block, back) for block in trace.blocks]
         return logits, trace
 
     def encode(
@@ -152,23 +106,14 @@ class MadtpBlipForImageTextRetrieval(Pruned, BlipForImageTextRetrieval):
         Raises:
             ValueError: see `match`.
         """
-        image = self.see(
-            pixel_values, align=align, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding
-        )
-        text = self.read(input_ids, attention_mask, align=align, provenance=provenance)
         index = paired(image_index, len(pixel_values), len(input_ids), needed=match or align)
-        trace = Trace([*image.trace.blocks, *text.trace.blocks], index)
-        logits = alignment = None
+        both = self._pair(input_ids, pixel_values, attention_mask, index, align, provenance, interpolate_pos_encoding)
         if match:
             ids = input_ids if match_token_id is None else begin_with(input_ids, attention_mask, match_token_id)
             assert index is not None
-            logits, matched = self.match(image.tokens, index, ids, attention_mask, provenance=provenance)
-            trace.blocks += matched.blocks
-        if image.semantic is not None and text.semantic is not None:
-            assert index is not None
-            seen = image.semantic.index_select(0, index.to(image.semantic.device))
-            alignment = alignment_loss(seen, text.semantic)
-        return Paired(image, text, trace, logits, alignment)
+            both.logits, matched = self.match(both.image.tokens, index, ids, attention_mask, provenance=provenance)
+            both.trace.blocks += matched.blocks
+        return both
 
     def forward(
         self,
@@ -210,20 +155,3 @@ def begin_with(input_ids: Tensor, attention_mask: Tensor | None, token_id: int) 
     else:
         first = attention_mask.bool().int().argmax(1, keepdim=True)
     return input_ids.scatter(1, first, token_id)
-
-
-def _reordered(block: BlockTrace, index: Tensor) -> BlockTrace:
-    """A block's record with its instances in another order."""
-    threshold, where = block.threshold, block.provenance
-    if threshold is not None:
-        threshold = threshold[index.to(threshold.device)]
-    if where is not None:
-        owner, share = zip(*(where.of(i) for i in index.tolist()), strict=True)
-        where = Provenance(where.lengths[index], torch.cat(owner), torch.cat(share))
-    return replace(
-        block,
-        tokens_in=block.tokens_in[index],
-        tokens_out=block.tokens_out[index],
-        threshold=threshold,
-        provenance=where,
-    )

@@ -33,7 +33,7 @@ class Guidance(nn.Module):
 
 
 class TokenMap(nn.Linear):
-    """A linear map of tokens whose fresh weights keep their size (see `Pruned._init_guidance`)."""
+    """A linear map of tokens whose fresh weights keep their size (see `Pruned._init_weights`)."""
 
 
 class BlockGuidance(Guidance):

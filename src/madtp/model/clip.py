@@ -1,32 +1,26 @@
 """CLIP with pruned towers: a subclass of transformers' class, every parameter name kept."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import CLIPModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from madtp.model.attention import Rows
-from madtp.model.base import Pruned
-from madtp.model.block import BlockGuidance
+from madtp.model.block import BlockGuidance, Pruner
 from madtp.model.clip_layers import MadtpCLIPTextModel, MadtpCLIPVisionModel
 from madtp.model.config import MadtpCLIPConfig, PruneConfig
+from madtp.model.dual import DualEncoder
 from madtp.model.gaze import paired
-from madtp.model.output import ImageSide, MadtpCLIPOutput, Paired, TextSide
+from madtp.model.output import MadtpCLIPOutput, Paired
 from madtp.model.ragged import Ragged
-from madtp.prune import Trace, alignment_loss
 
 __all__ = ["MadtpCLIPConfig", "MadtpCLIPModel", "contrastive_loss"]
 
-# The public code leaves an image whole that would keep one patch only.
-FEWEST_PATCHES = 2
-# The texts' first and last tokens are never pruned, and the last is the pooled one.
-TEXT_ROWS = Rows(head=1, tail=1)
 
-
-class MadtpCLIPModel(Pruned, CLIPModel):
+class MadtpCLIPModel(DualEncoder, CLIPModel):
     """CLIP with both towers pruned, which run alone (`see`, `read`) or together (`encode`, `forward`).
 
     Differs from the host:
@@ -38,6 +32,10 @@ class MadtpCLIPModel(Pruned, CLIPModel):
 
     config_class = MadtpCLIPConfig
     stock_class = CLIPModel
+    # The public code leaves an image whole that would keep one patch only.
+    image_pruning: ClassVar[dict[str, Any]] = {"fewest": 2}
+    # The texts' first and last tokens are never pruned, and the last is the pooled one.
+    text_pruning: ClassVar[dict[str, Any]] = {"rows": Rows(head=1, tail=1)}
 
     def __init__(self, config: MadtpCLIPConfig) -> None:
         super().__init__(config)
@@ -52,54 +50,13 @@ class MadtpCLIPModel(Pruned, CLIPModel):
         )
         self.post_init()
 
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        self._init_guidance(module)
-
     @property
     def feature_width(self) -> int:
         """Numbers in an image's or a text's contrastive feature."""
         return int(self.config.projection_dim)
 
-    def see(
-        self,
-        pixel_values: Tensor,
-        *,
-        align: bool = False,
-        provenance: bool = False,
-        interpolate_pos_encoding: bool = False,
-    ) -> ImageSide:
-        """The image tower: `[b, 3, height, width]` pixels to tokens and contrastive features.
-
-        Args:
-            pixel_values: images.
-            align: also gather the semantic features, for the alignment loss.
-            provenance: record in the trace where every patch is after each block.
-            interpolate_pos_encoding: for images of another size than trained on.
-        """
-        trace = Trace()
-        pruner = self._pruner("vision", trace, gather=align, provenance=provenance, fewest=FEWEST_PATCHES)
-        tokens = self.vision_model(pixel_values, pruner, self.pruning.attention, interpolate_pos_encoding)
-        return ImageSide(tokens, normalize(self._project_image(tokens), dim=-1), trace, pruner.feature)
-
-    def read(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, *, align: bool = False, provenance: bool = False
-    ) -> TextSide:
-        """The text tower: `[q, l]` ids to states and contrastive features.
-
-        Args:
-            input_ids: texts, from the tokenizer's start token to its end token and padded.
-            attention_mask: `[q, l]`, nonzero = token, padding anywhere; None = no padding but behind the end token.
-            align: also gather the semantic features, for the alignment loss.
-            provenance: record in the trace where every word is after each block.
-
-        Raises:
-            ValueError: a text has no end token, or too many tokens.
-        """
-        trace = Trace()
-        pruner = self._pruner("text", trace, gather=align, provenance=provenance, rows=TEXT_ROWS)
-        states = self.text_model(input_ids, attention_mask, pruner, self.pruning.attention)
-        return TextSide(states, normalize(self._project_text(states), dim=-1), trace, pruner.feature)
+    def _text_tower(self, input_ids: Tensor, attention_mask: Tensor | None, pruner: Pruner) -> Ragged:
+        return self.text_model(input_ids, attention_mask, pruner, self.pruning.attention)
 
     def encode(
         self,
@@ -124,16 +81,7 @@ class MadtpCLIPModel(Pruned, CLIPModel):
             ValueError: `image_index` is wrong, or needed and not given; or see `read`.
         """
         index = paired(image_index, len(pixel_values), len(input_ids), needed=align)
-        image = self.see(
-            pixel_values, align=align, provenance=provenance, interpolate_pos_encoding=interpolate_pos_encoding
-        )
-        text = self.read(input_ids, attention_mask, align=align, provenance=provenance)
-        alignment = None
-        if image.semantic is not None and text.semantic is not None:
-            assert index is not None
-            seen = image.semantic.index_select(0, index.to(image.semantic.device))
-            alignment = alignment_loss(seen, text.semantic)
-        return Paired(image, text, Trace([*image.trace.blocks, *text.trace.blocks], index), alignment=alignment)
+        return self._pair(input_ids, pixel_values, attention_mask, index, align, provenance, interpolate_pos_encoding)
 
     def forward(
         self,
@@ -171,14 +119,11 @@ class MadtpCLIPModel(Pruned, CLIPModel):
         )
         image, text = encoded.image.feature, encoded.text.feature
         logits = text @ image.T * self.logit_scale.exp()
-        loss = loss_task = loss_align = None
+        loss_task = None
         if return_loss:
             assert index is not None
-            loss = loss_task = contrastive_loss(logits, index)
-        if encoded.alignment is not None:
-            loss_align = encoded.alignment.mean()
-            if loss_task is not None:
-                loss = loss_task + self.pruning.alpha * loss_align
+            loss_task = contrastive_loss(logits, index)
+        loss, loss_align = self._losses(loss_task, encoded.alignment)
         return MadtpCLIPOutput(loss, logits.T, logits, text, image, loss_task, loss_align, encoded.trace, encoded)
 
     def get_image_features(self, pixel_values: Tensor, interpolate_pos_encoding: bool = False) -> Any:

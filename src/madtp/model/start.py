@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from madtp.errors import InputError
+from madtp.model.text_pair import both_sides
 
-# The cross-attention to one image, which a two-image model has twice (BLIP starts its NLVR2 model so).
-_ONCE = re.compile(r"(.*\.crossattention\.)(self|output\.dense)(\..*)")
 _WORDS = re.compile(
     r".*\.(?:word_embeddings|token_embedding)\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
 )
@@ -37,7 +36,7 @@ def take_towers(
     mine, theirs = dict(model.named_parameters()), dict(lender.named_parameters())
     if "vision_model.pre_layrnorm.weight" in mine and "vision_model.pre_layrnorm.weight" not in theirs:
         theirs = _as_clip(theirs)
-    given = {copy: tensor for name, tensor in theirs.items() for copy in _copies(name, mine)}
+    given = {copy: tensor for name, tensor in theirs.items() for copy in ([name] if name in mine else both_sides(name))}
     vision = [name for name in mine if name.startswith("vision_model.")]
     if any(name not in given or given[name].shape != mine[name].shape for name in vision):
         raise InputError("its image tower is of another kind or size", source, "choose the --size it was made with")
@@ -57,14 +56,6 @@ def take_towers(
                 continue
             taken.append(name)
     return sorted(taken)
-
-
-def _copies(name: str, mine: Mapping[str, Tensor]) -> list[str]:
-    """The parameters of ours that one of the lender's is copied to."""
-    once = _ONCE.fullmatch(name)
-    if once is None or name in mine:
-        return [name]
-    return [once.expand(rf"\g<1>\g<2>{side}\g<3>") for side in (0, 1)]
 
 
 def _as_clip(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ Differs from `MadtpBlipTextModel`:
     - their projected outputs are averaged; from layer `MERGE_FROM` on a linear merges them.
 """
 
+import re
+
 import torch
 from torch import Tensor, nn
 from transformers import BlipTextConfig
@@ -15,6 +17,13 @@ from madtp.model.ragged import Ragged
 from madtp.model.text import MadtpBlipTextLayer, MadtpBlipTextModel, cross_attend
 
 MERGE_FROM = 6  # the upper half of BLIP's twelve layers
+_ONCE = re.compile(r"(.+\.crossattention\.)(self|output\.dense)(\..+)")
+
+
+def both_sides(name: str) -> list[str]:
+    """The names here of a one-image model's parameter: two for its cross-attention, which starts both sides."""
+    once = _ONCE.fullmatch(name)
+    return [name] if once is None else [once.expand(rf"\g<1>\g<2>{side}\g<3>") for side in (0, 1)]
 
 
 class PairOutput(nn.Module):
