@@ -1,5 +1,6 @@
 """Checkpoints of the original codes become models of ours, value for value; all else is refused in one line."""
 
+import copy
 import pickle
 import warnings
 from pathlib import Path
@@ -87,8 +88,9 @@ def test_madtp_checkpoint(tmp_path: Path, kind: str, stock: bool) -> None:
     assert type(again) is type(model)
     assert same_model(tmp_path / "out", model)
     assert again.pruning == model.pruning
-    made_of = [outputs(kind, m, torch.Generator().manual_seed(3)) for m in (again, model)]
-    assert all(torch.allclose(*pair, rtol=1e-5, atol=1e-6) for pair in zip(*made_of, strict=True))
+    # A loaded file's numbers lie where it put them; at other alignments matrix products round otherwise.
+    made_of = [outputs(kind, m, torch.Generator().manual_seed(3)) for m in (copy.deepcopy(again), model)]
+    assert all(torch.equal(*pair) for pair in zip(*made_of, strict=True))
 
 
 @pytest.mark.parametrize("form", ["state dict", "madtp"])
