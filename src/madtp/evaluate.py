@@ -221,7 +221,7 @@ def calibrate(
         target: reduction in (0, 1).
         near: look around this temperature first.
         tolerance: absolute, on the reduction.
-        mildest: where even the mildest temperature saves more than `target`, take that one: it is within the budget.
+        mildest: see `find_strength`.
         tried: told every temperature and what it measured, for a progress bar.
 
     Raises:
@@ -247,12 +247,7 @@ def calibrate(
             except OutOfReach:
                 found = None
         if found is None:
-            try:
-                found = find_strength(measure, target, (low, high), tolerance=tolerance)
-            except OutOfReach as error:
-                if not mildest or error.nearest.reduction < target:
-                    raise
-                found = error.nearest
+            found = find_strength(measure, target, (low, high), tolerance=tolerance, mildest=mildest)
     except BaseException:  # an interrupt too
         model.pruning = before
         raise

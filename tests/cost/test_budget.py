@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from madtp.cost.budget import Controller, check_reduction, find_strength
+from madtp.cost.budget import Controller, OutOfReach, check_reduction, find_strength
 from madtp.errors import InputError
 
 BOUNDS = (0.02, 4096.0)
@@ -92,6 +92,15 @@ def test_above_the_most_says_what_can_be_had(curve: Callable[[float], float]) ->
 def test_below_the_least_says_so() -> None:
     with pytest.raises(InputError, match=r"0\.1 is below its least, 0\.400; use the dense model"):
         find_strength(lambda s: 0.4 + 0.1 * rising(s), 0.1, BOUNDS)
+
+
+def test_below_the_least_the_mildest_will_do_if_asked_for(caplog: pytest.LogCaptureFixture) -> None:
+    found = find_strength(lambda s: 0.4 + 0.1 * rising(s), 0.1, BOUNDS, mildest=True)
+    assert (found.strength, found.reduction) == (pytest.approx(BOUNDS[0]), pytest.approx(0.4, abs=1e-3))
+    assert caplog.messages == ["asked to save 0.1, the least this model can: 0.400"]
+    with pytest.raises(OutOfReach, match="above the most"):
+        find_strength(rising, 0.95, BOUNDS, mildest=True)
+    assert find_strength(rising, 0.3, BOUNDS, mildest=True) == find_strength(rising, 0.3, BOUNDS)
 
 
 @pytest.mark.parametrize("target", [0.0, 1.0, 1.5, -1.0, math.nan, math.inf])

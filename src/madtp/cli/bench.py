@@ -143,7 +143,7 @@ def _calibrate(network: Any, work: Work, budget: float) -> None:
     Raises:
         InputError: no temperature saves as much.
     """
-    from madtp.cost.budget import OutOfReach, find_strength
+    from madtp.cost.budget import find_strength
     from madtp.cost.flops import reduction
     from madtp.prune import METHODS
 
@@ -151,12 +151,7 @@ def _calibrate(network: Any, work: Work, budget: float) -> None:
         network.temperature = strength
         return reduction(*_gflops(network, work))
 
-    try:
-        found = find_strength(measure, budget, METHODS[network.pruning.method].bounds)
-    except OutOfReach as error:
-        if error.nearest.reduction < budget:
-            raise
-        found = error.nearest
+    found = find_strength(measure, budget, METHODS[network.pruning.method].bounds, mildest=True)
     network.pruning = replace(network.pruning, temperature=found.strength, reduction=found.reduction)
 
 
@@ -183,6 +178,8 @@ def _table(result: dict[str, Any]) -> Any:
     from rich.console import Group
     from rich.table import Table
 
+    from madtp.report.table import amount
+
     table = Table(title=f"{result['model']}, batch size {result['batch_size']}, per example: dense → pruned")
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if i else "left")
@@ -190,9 +187,9 @@ def _table(result: dict[str, Any]) -> Any:
         gflops = row["gflops"]
         table.add_row(
             row["work"],
-            f"{gflops['dense']:.3g} → {gflops['mean']:.3g}",
+            f"{amount(gflops['dense'])} → {amount(gflops['mean'])}",
             f"{row['reduction']:.3f}",
-            f"{row['dense_ms']:.3g} → {row['pruned_ms']:.3g}",
+            f"{amount(row['dense_ms'])} → {amount(row['pruned_ms'])}",
             f"{row['speedup']:.2f}x",
             f"{row['ideal']:.2f}x",
             f"{100 * row['efficiency']:.0f}%",

@@ -1,11 +1,14 @@
 """Finding the temperature that meets a compute budget, and holding it there while weights change."""
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ def find_strength(
     tolerance: float = 0.003,
     grid: int = 7,
     refine: int = 10,
+    mildest: bool = False,
 ) -> Found:
     """The strength whose measured reduction meets `target`; nothing is assumed about monotony.
 
@@ -57,6 +61,8 @@ def find_strength(
         tolerance: absolute, on the reduction.
         grid: points of the grid.
         refine: most halvings.
+        mildest: where every tried strength saves more than `target`, take the one that saves least, and say so in a
+            warning: it is within the budget.
 
     Raises:
         InputError: the target is out of (0, 1).
@@ -85,11 +91,15 @@ def find_strength(
     ]  # fmt: skip
     if not close() and not brackets:
         most, least = max(tried.values()), min(tried.values())
+        closest = min(tried, key=lambda x: abs(tried[x] - target))
+        nearest = Found(math.exp(closest), tried[closest], tuple((math.exp(x), r) for x, r in tried.items()))
+        if mildest and least > target:
+            logger.warning("asked to save %g, the least this model can: %.3f", target, least)
+            return nearest
         side = f"above the most this model reaches, {most:.3f}" if target > most else f"below its least, {least:.3f}"
         fix = f"ask for at most {math.floor(most * 100) / 100:g}" if most >= 0.01 else "train the model first"
         error = OutOfReach(f"{target:g} is {side}", "--reduction", fix if target > most else "use the dense model")
-        closest = min(tried, key=lambda x: abs(tried[x] - target))
-        error.nearest = Found(math.exp(closest), tried[closest], ())
+        error.nearest = nearest
         raise error
     if not close():
         a, b = min(brackets, key=lambda pair: abs(tried[pair[0]] - tried[pair[1]]))
