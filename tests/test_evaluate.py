@@ -11,7 +11,7 @@ from madtp.data.sample import Question
 from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, calibrate, evaluate, evaluating, kept_share, measure_reduction
 from madtp.prune import BlockTrace, Trace
-from madtp.task.base import Prediction, cost
+from madtp.task.base import Prediction, Scored, cost
 from madtp.task.vqa import VqaTask
 from small import PATCHES, nano_model, processor, scenes
 
@@ -85,7 +85,7 @@ def test_means_by_hand(result: Evaluation) -> None:
 
 def test_to_dict_holds_the_documented_keys(result: Evaluation) -> None:
     table = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert set(table) == {"task", "split", "n", "metrics", "gflops", "tokens", "seconds"}
+    assert set(table) == {"task", "split", "n", "metrics", "scoring", "gflops", "tokens", "seconds"}
     assert (table["task"], table["split"], table["n"]) == ("vqa", "test", 10)
     assert set(table["gflops"]) == {"dense", "mean", "p50", "p95", "reduction"}
     assert set(table["tokens"]) == {"kept_fraction", "per_block", "by_objects"}
@@ -102,7 +102,7 @@ def test_objects_that_nobody_counted_are_left_out() -> None:
     truth = Question("how many?", ("2",), (1.0,), "0")
     predictions = [Prediction("0", "how many?", "2", truth, "a", objects) for objects in (None, 11, 3, 3)]
     one = torch.ones(4)
-    made = Evaluation("vqa", "val", {}, one, one, torch.tensor([0.1, 0.2, 0.3, 0.5]), [], predictions)
+    made = Evaluation("vqa", "val", Scored(predictions), one, one, torch.tensor([0.1, 0.2, 0.3, 0.5]), [])
     assert made.by_objects() == pytest.approx({"3": 0.4, "11": 0.2})
     assert list(made.by_objects()) == ["3", "11"], "by number, not by letter"
     assert made.by_kind() == {"": 4}

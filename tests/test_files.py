@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from madtp.errors import InputError
-from madtp.files import atomic_path, atomic_write, claim_folder, claimed, write_json
+from madtp.files import atomic_path, atomic_write, check_writable, claim_folder, claimed, write_json
 
 
 def names(folder: Path) -> list[str]:
@@ -185,3 +185,15 @@ def test_a_claim_without_overwrite_touches_nothing(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds another run"), claimed(tmp_path / "out", False, "proof"):
         pytest.fail("the block must not run")
     assert names(tmp_path / "out") == ["old"]
+
+
+def test_a_place_to_write_is_tried_beforehand(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "file.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    with pytest.raises(InputError, match="is a folder; name a file in it"):
+        check_writable(tmp_path)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(InputError, match="cannot write: "):
+        check_writable(tmp_path / "file" / "below.json")
+    check_writable(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "kept"

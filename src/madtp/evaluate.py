@@ -19,7 +19,7 @@ from madtp.errors import InputError
 from madtp.model.config import PruneConfig
 from madtp.model.shape import shape_of
 from madtp.prune import METHODS, Trace
-from madtp.task.base import Batch, Prediction, Task, cost
+from madtp.task.base import Batch, Prediction, Scored, Task, cost
 
 Advance = Callable[[int], None]
 
@@ -29,23 +29,31 @@ class Evaluation:
     """What a model answers on a split, and what that took.
 
     Attributes:
-        metrics: name -> value, accuracy in [0, 1]; empty where the split has no truth.
+        scored: predictions in the data's order and their metrics.
         gflops, dense: `[q]` GFLOPs of each text with its image(s), as run and of the dense model.
         kept: `[q]` mean share of the image's patches that a block works on after its pruning step.
         per_block: mean content tokens out of each vision block.
-        predictions: in the data's order.
         seconds: wall time of the loop.
     """
 
     task: str
     split: str
-    metrics: dict[str, float]
+    scored: Scored = field(repr=False)
     gflops: Tensor
     dense: Tensor
     kept: Tensor
     per_block: list[float]
-    predictions: list[Prediction] = field(repr=False)
     seconds: float = 0.0
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Name -> value, accuracy in [0, 1]; empty where the split has no truth."""
+        return self.scored.metrics
+
+    @property
+    def predictions(self) -> list[Prediction]:
+        """In the data's order."""
+        return self.scored.predictions
 
     @property
     def reduction(self) -> float:
@@ -74,6 +82,7 @@ class Evaluation:
             "split": self.split,
             "n": len(self.predictions),
             "metrics": self.metrics,
+            "scoring": self.scored.scoring,
             "gflops": {
                 "dense": float(self.dense.mean()),
                 "mean": float(self.gflops.mean()),
@@ -152,18 +161,17 @@ def evaluate(
             out.append(tokens)
             if advance is not None:
                 advance(len(batch["samples"]))
-        predictions, metrics = task.finish(model, predictions)
-    if not predictions:
+        scored = task.finish(model, predictions)
+    if not scored.predictions:
         raise InputError(f"holds no {task.text_name}", f"{data.name} {data.split}", "evaluate another split")
     return Evaluation(
         task.name,
         data.split,
-        metrics,
+        scored,
         torch.cat(gflops),
         torch.cat(dense),
         torch.cat(kept),
         torch.cat(out).mean(0).tolist(),
-        predictions,
         time.perf_counter() - begin,
     )
 

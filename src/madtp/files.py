@@ -50,6 +50,20 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.unlink()
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise InputError where a file could not be written, before the work that makes it."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError("is a folder", path, "name a file in it")
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", path, "choose another place") from error
+
+
 def atomic_write(path: str | Path, data: bytes | str) -> None:
     """Write ``data`` to ``path`` whole or not at all. Raises InputError as `atomic_path` does."""
     with atomic_path(path) as temporary:

@@ -22,7 +22,7 @@ from model.public import original, pretrained
 from small import NANO, contents, processor
 
 VERBS = ["demo", "train", "compress", "calibrate", "evaluate", "predict", "flops", "convert"]
-EVALUATION = {"task", "split", "n", "metrics", "gflops", "tokens", "seconds"}
+EVALUATION = {"task", "split", "n", "metrics", "scoring", "gflops", "tokens", "seconds"}
 QUICK = ("--epochs", 1, "--batch-size", 4, "--questions", 1, "--limit", 6)
 
 

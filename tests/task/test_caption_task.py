@@ -14,7 +14,7 @@ from madtp.errors import InputError
 from madtp.evaluate import evaluating
 from madtp.model.decoding import count_generated
 from madtp.prune import Trace
-from madtp.task.base import Prediction
+from madtp.task.base import Prediction, Scored
 from madtp.task.caption import CaptionTask
 from small import NANO, PATCHES, nano, nano_task, samples
 
@@ -112,13 +112,16 @@ def said(answer: str, *truth: str, number: str = "7") -> Prediction:
 
 
 def test_figures_are_of_pictures_with_captions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pytest.importorskip("pycocoevalcap")
     monkeypatch.setenv("PATH", str(tmp_path))  # without Java, which takes its time
     task = nano_task("caption").quick()
     right = [said("a red circle on the left", "a red circle on the left"), said("two squares", "two squares")]
-    scores = task.metrics([*right, said("anything")])
-    assert scores["bleu1"] == pytest.approx(1) and scores["cider"] > 1 and not {"meteor", "spice"} & set(scores)
-    assert task.metrics([said("anything")]) == {}
+    given = [*right, said("anything")]
+    scored = task.finish(None, given)
+    scores, scoring = scored.metrics, scored.scoring
+    assert scored.predictions == given and scores["bleu1"] == pytest.approx(1) and scores["cider"] > 1
+    assert not {"meteor", "spice"} & set(scores)
+    assert scoring["tokenizer"] == "simple" and set(scoring["left_out"]) == {"ptb"}
+    assert task.finish(None, [said("anything")]) == Scored([said("anything")])
     assert [task.words_for(p)[1] for p in (right[1], said("anything"))] == ["two squares", ""]
 
 
@@ -131,7 +134,7 @@ def test_being_quick_leaves_the_task_as_it_was() -> None:
 
 def test_predictions_in_cocos_format(tmp_path: Path) -> None:
     predictions = [said("a circle", number="COCO_val2014_000000000042.jpg"), said("a square", number="scene")]
-    nano_task("caption").write(tmp_path / "out.json", predictions)
+    nano_task("caption").write(tmp_path / "out.json", Scored(predictions))
     expected = [{"image_id": 42, "caption": "a circle"}, {"image_id": "scene", "caption": "a square"}]
     assert json.loads((tmp_path / "out.json").read_text()) == expected
 

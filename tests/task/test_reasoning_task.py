@@ -11,7 +11,7 @@ from PIL import Image
 from madtp.data.sample import Data, PairSample, Statement
 from madtp.errors import InputError
 from madtp.evaluate import evaluating
-from madtp.task.base import Prediction
+from madtp.task.base import Prediction, Scored
 from small import NANO, PATCHES, nano, nano_task, samples
 
 
@@ -97,7 +97,7 @@ def test_figures_are_of_statements_whose_truth_is_known() -> None:
 
 def test_predictions_in_nlvr2s_format(tmp_path: Path) -> None:
     predictions = [judged("true", None, number="test1-0-0-0"), judged("false", True, number="test1-0-0-1")]
-    nano_task("reasoning").write(tmp_path / "out.csv", predictions)
+    nano_task("reasoning").write(tmp_path / "out.csv", Scored(predictions))
     assert (tmp_path / "out.csv").read_text() == "test1-0-0-0,True\ntest1-0-0-1,False\n"
 
 

@@ -128,7 +128,7 @@ def test_only_candidates_are_ranked_anew(data: Data[CaptionSample]) -> None:
 def test_rankings_are_written_both_ways(kind: str, data: Data[CaptionSample], tmp_path: Path) -> None:
     task = nano_task(kind)
     result = evaluate(nano(kind), task, data)
-    task.write(tmp_path / "out.json", result.predictions)
+    task.write(tmp_path / "out.json", result.scored)
     table = json.loads((tmp_path / "out.json").read_text())
     assert table.keys() == {"image_to_text", "text_to_image"}
     numbers = ["0#0", "0#1", "1#0", "1#1", "4#0", "4#1"]

@@ -148,10 +148,17 @@ def summary(result: dict[str, Any], title: str) -> Any:
     """A small table of an evaluation for a reader."""
     from rich.table import Table
 
+    from madtp.report.table import score
+
     table = Table(title=title, show_header=False)
     gflops, tokens = result["gflops"], result["tokens"]
     for name, value in result["metrics"].items():
-        table.add_row(name, f"{100 * value:.2f}  (of 100; n={result['n']}, {result['split']})")
+        table.add_row(name, f"{score(name, value, 2)}  (n={result['n']}, {result['split']})")
+    for name, value in (result.get("scoring") or {}).items():
+        if value:
+            table.add_row(
+                name, ", ".join(f"{k} ({v})" for k, v in value.items()) if isinstance(value, dict) else str(value)
+            )
     table.add_row(
         "GFLOPs",
         f"{gflops['mean']:.4g} of {gflops['dense']:.4g} dense (p50 {gflops['p50']:.4g}, p95 {gflops['p95']:.4g})",

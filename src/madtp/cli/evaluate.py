@@ -41,7 +41,7 @@ def evaluate(
     """Quality, measured GFLOPs and tokens kept on a split."""
     from madtp.data.load import load_data
     from madtp.evaluate import evaluate as run
-    from madtp.files import claim_folder
+    from madtp.files import check_writable, claim_folder
     from madtp.report import settings, write_report
 
     common.check_task(task)
@@ -53,13 +53,15 @@ def evaluate(
         network.temperature = temperature or None
     if some.hidden and some.hidden >= some.n_texts and predictions is None:
         raise InputError("what is true of this split is not in its files", "--split", "add --predictions, or use val")
+    if predictions is not None:
+        check_writable(predictions)
     if out is not None:
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
         result = run(network, work, some, batch_size=batch_size, advance=advance)
     table = result.to_dict()
     if predictions is not None:
-        work.write(predictions, result.predictions)
+        work.write(predictions, result.scored)
     if out is not None:
         asked = network.pruning.reduction  # None after --temperature: nothing was asked for then
         asked = result.reduction if asked is None else asked

@@ -22,6 +22,13 @@ class Ranking(NamedTuple):
     indices: Int[Tensor, "q k"]
     scores: Float[Tensor, "q k"]
 
+    def best(self, k: int) -> Int[Tensor, "q n"]:
+        """The ``k`` best candidates, best first; of equal scores the one of lower index comes first, NaN last."""
+        by_index = self.indices.argsort(dim=1)
+        scores = self.scores.gather(1, by_index).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+        order = by_index.gather(1, scores.argsort(dim=1, descending=True, stable=True))
+        return self.indices.gather(1, order)[:, :k]
+
 
 @torch.no_grad()
 def topk_chunked(queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: int, *, chunk: int = 2048) -> Ranking:
@@ -87,10 +94,7 @@ def recall_from_ranking(
     scored = (query_group >= 0) & torch.isin(query_group, key_group)
     if not scored.any():
         raise ValueError("recall of no queries is not defined")
-    by_index = ranking.indices.argsort(dim=1)
-    scores = ranking.scores.gather(1, by_index).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
-    order = by_index.gather(1, scores.argsort(dim=1, descending=True, stable=True))
-    found = key_group[ranking.indices.gather(1, order)] == query_group[:, None]
+    found = key_group[ranking.best(max(ks))] == query_group[:, None]
     return {k: found[scored, :k].any(1).double().mean().item() for k in ks}
 
 

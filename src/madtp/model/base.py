@@ -65,7 +65,7 @@ class Pruned:
         )
 
     def _losses(self, task: Tensor | None, alignment: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """`task + alpha * align`, MAG's training loss, and `align`, the mean of `alignment [q]`; None = there is none."""
+        """`task + alpha * align`, MAG's training loss, and `align`, the mean of `alignment [q]`; None = none."""
         if alignment is None:
             return task, None
         align = alignment.mean()

@@ -111,9 +111,10 @@ def percent(share: float | None, digits: int = 1) -> str:
     return MISSING if share is None else f"{100 * share:.{digits}f}%"
 
 
-def score(name: str, value: float | None) -> str:
+def score(name: str, value: float | None, digits: int = 1) -> str:
     """A metric for a reader: ``57.0%``, or ``133.3`` where it is no share."""
-    return percent(value).removesuffix("%") if name in NO_SHARE else percent(value)
+    said = percent(value, digits)
+    return said.removesuffix("%") if name in NO_SHARE else said
 
 
 def amount(value: float | None) -> str:

@@ -47,6 +47,28 @@ class Prediction:
     side: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
 
+Rankings = dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Predictions of a whole split, judged.
+
+    Attributes:
+        predictions: in the data's order.
+        metrics: name -> score, higher = better; empty where nothing is known to be true.
+        scoring: how they were judged, where there is more than one way.
+        captions_found, pictures_found: retrieval: ids of the best captions for each picture's id and of the best
+            pictures for each caption's, best first.
+    """
+
+    predictions: list[Prediction]
+    metrics: dict[str, float] = field(default_factory=dict)
+    scoring: dict[str, Any] = field(default_factory=dict)
+    captions_found: Rankings = field(default_factory=dict, repr=False)
+    pictures_found: Rankings = field(default_factory=dict, repr=False)
+
+
 class TaskDataset(Dataset[Item]):
     """Pixels and texts of a sample; with `per_image`, a random few texts, drawn anew every epoch.
 
@@ -161,25 +183,21 @@ class Task(ABC):
     ) -> tuple[list[Prediction], Any]:
         """Answer a batch's texts. Returns the predictions and what the towers gave (with its trace)."""
 
-    @abstractmethod
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Scores of predictions, higher = better."""
-
     def quick(self) -> Self:
         """The task without what takes long to score and is not worth it to tell the best epoch."""
         return self
 
-    def finish(self, model: Any, predictions: list[Prediction]) -> tuple[list[Prediction], dict[str, float]]:
-        """After the last batch: the final predictions and their metrics."""
-        return predictions, self.metrics(predictions)
+    @abstractmethod
+    def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
+        """After the last batch: the final predictions and their scores."""
 
     @abstractmethod
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The answer and the true one in words; "" = there is none."""
 
     @abstractmethod
-    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
-        """Write predictions in the format of the benchmark's server. Raises InputError."""
+    def write(self, path: Path, scored: Scored) -> None:
+        """Write what `finish` gave in the format of the benchmark's server. Raises InputError."""
 
     @abstractmethod
     def example(self, images: Sequence[str], text: str) -> Item:

@@ -13,7 +13,7 @@ from madtp.errors import InputError
 from madtp.metric.submission import coco_image_id, write_captions
 from madtp.model.output import Encoded
 from madtp.prune import Trace
-from madtp.task.base import Batch, Item, Prediction, Task, picture_index
+from madtp.task.base import Batch, Item, Prediction, Scored, Task, picture_index
 from madtp.task.words import Words
 
 PROMPT = "a picture of"
@@ -71,8 +71,8 @@ class CaptionTask(Task):
         return other
 
     def settings(self) -> dict[str, Any]:
-        """The prompt: a resumed run must have the same."""
-        return {"prompt": self.prompt}
+        """The prompt, and the beams that the budget is for: a resumed run must have the same."""
+        return {"prompt": self.prompt, "beams": self.beams}
 
     @staticmethod
     def words_of(data: Data[CaptionSample]) -> Iterator[str]:
@@ -147,22 +147,28 @@ class CaptionTask(Task):
         ]
         return predictions, encoded
 
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """CIDEr-D, BLEU and so on against the captions there are; none where there are none."""
+    def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
+        """CIDEr-D, BLEU and so on against the captions there are; none where there are none.
+
+        `scoring` says which tokeniser was used (figures by "simple" compare only with others by it), and what is
+        missing and why.
+        """
         from madtp.metric.caption import caption_scores
 
         known = [p for p in predictions if p.truth]
         if not known:
-            return {}
-        return dict(caption_scores([p.answer for p in known], [p.truth for p in known], slow=self.slow).values)
+            return Scored(predictions)
+        scores = caption_scores([p.answer for p in known], [p.truth for p in known], slow=self.slow)
+        scoring = {"tokenizer": scores.tokenizer, "left_out": dict(scores.left_out)}
+        return Scored(predictions, dict(scores.values), scoring)
 
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The caption, and the first of the data's."""
         return prediction.answer, prediction.truth[0] if prediction.truth else ""
 
-    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+    def write(self, path: Path, scored: Scored) -> None:
         """COCO's JSON; see `write_captions`."""
-        write_captions(path, [(coco_image_id(p.id), p.answer) for p in predictions])
+        write_captions(path, [(coco_image_id(p.id), p.answer) for p in scored.predictions])
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's; the text is not looked at."""

@@ -12,7 +12,7 @@ from madtp.metric.reasoning import reasoning_scores
 from madtp.metric.submission import write_nlvr2
 from madtp.model.output import Encoded
 from madtp.prune import Trace
-from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
+from madtp.task.base import Batch, Item, Prediction, Scored, Task, owners, picture_index
 from madtp.task.words import Words
 
 WORDS = ("false", "true")  # in the order of the head's two logits
@@ -78,6 +78,10 @@ class ReasoningTask(Task):
         ]
         return predictions, encoded
 
+    def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
+        """See `metrics`."""
+        return Scored(predictions, self.metrics(predictions))
+
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Accuracy and consistency in [0, 1] over the statements whose label is known; none where none is."""
         known = [p for p in predictions if p.truth.label is not None]
@@ -93,9 +97,9 @@ class ReasoningTask(Task):
         label = prediction.truth.label
         return prediction.answer, "" if label is None else WORDS[label]
 
-    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+    def write(self, path: Path, scored: Scored) -> None:
         """NLVR2's CSV; see `write_nlvr2`."""
-        write_nlvr2(path, [(p.id, p.answer == WORDS[1]) for p in predictions])
+        write_nlvr2(path, [(p.id, p.answer == WORDS[1]) for p in scored.predictions])
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """Two pictures of the user's (or one for both sides) and a statement about them."""

@@ -16,7 +16,7 @@ from madtp.metric.retrieval import KS, Ranking, recalls_of_rankings, topk_chunke
 from madtp.metric.submission import write_rankings
 from madtp.model.ragged import Ragged
 from madtp.prune import Trace
-from madtp.task.base import Batch, Item, Prediction, Task, owners, picture_index
+from madtp.task.base import Batch, Item, Prediction, Scored, Task, owners, picture_index
 from madtp.task.contrast import MomentumContrast
 from madtp.task.words import Words
 
@@ -53,7 +53,6 @@ class RetrievalTask(Task):
         self.momentum, self.queue = momentum, queue
         self.texts = Words(self.tokenizer)
         self._numbers: dict[str, int] = {}  # of the pictures of the data last trained on
-        self._ranked: tuple[dict[str, list[str]], dict[str, list[str]]] = ({}, {})  # of the last evaluation
 
     def settings(self) -> dict[str, Any]:
         """Of the training beside the model: a resumed run must have the same."""
@@ -160,7 +159,7 @@ class RetrievalTask(Task):
         return predictions, paired
 
     @torch.no_grad()
-    def finish(self, model: Any, predictions: list[Prediction]) -> tuple[list[Prediction], dict[str, float]]:
+    def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
         """Rank everything against everything; a prediction's answer is the picture found first for its caption."""
         first: dict[str, Prediction] = {}
         for p in predictions:
@@ -168,7 +167,7 @@ class RetrievalTask(Task):
         pictures, place = list(first), {name: i for i, name in enumerate(first)}
         asked = [p for p in predictions if p.truth is not None]
         if not asked:
-            return [], {}
+            return Scored([])
         owner = torch.tensor([place[p.image_id] for p in asked])
         images = torch.stack([p.side[0] for p in first.values()])
         texts = torch.stack([p.side[1] for p in asked])
@@ -178,15 +177,17 @@ class RetrievalTask(Task):
         else:
             ranked = topk_chunked(images, texts, max(KS)), topk_chunked(texts, images, max(KS))
         names = [p.id for p in asked]
-        best = [
-            r.indices.gather(1, r.scores.argsort(dim=1, descending=True, stable=True))[:, : max(KS)] for r in ranked
-        ]
-        self._ranked = (
-            {name: [names[j] for j in row] for name, row in zip(pictures, best[0].tolist(), strict=True)},
-            {name: [pictures[j] for j in row] for name, row in zip(names, best[1].tolist(), strict=True)},
+        texts_found, pictures_found = (
+            [tuple(of[j] for j in row) for row in ranking.best(max(KS)).tolist()]
+            for ranking, of in zip(ranked, (names, pictures), strict=True)
         )
-        found = [replace(p, answer=self._ranked[1][p.id][0], side=()) for p in asked]
-        return found, recalls_of_rankings(*ranked, owner)
+        return Scored(
+            [replace(p, answer=best[0], side=()) for p, best in zip(asked, pictures_found, strict=True)],
+            recalls_of_rankings(*ranked, owner),
+            {"k_test": self.k_test},
+            dict(zip(pictures, texts_found, strict=True)),
+            dict(zip(names, pictures_found, strict=True)),
+        )
 
     def _rerank(
         self, model: Any, images: Tensor, texts: Tensor, tokens: list[Tensor], captions: list[str]
@@ -216,17 +217,13 @@ class RetrievalTask(Task):
             )
         return torch.cat(logits)
 
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
-        """Share of captions whose picture was found first; `finish` has all the recalls."""
-        return {"img_r1": sum(p.answer == p.truth for p in predictions) / len(predictions)} if predictions else {}
-
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The picture found and the right one; before `finish` how well picture and caption go together."""
         return prediction.answer, "" if prediction.side else prediction.truth
 
-    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
-        """The ten best both ways, of the last evaluation; see `write_rankings`."""
-        write_rankings(path, *self._ranked)
+    def write(self, path: Path, scored: Scored) -> None:
+        """The ten best both ways; see `write_rankings`."""
+        write_rankings(path, scored.captions_found, scored.pictures_found)
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's and a text, as the data set would give them."""

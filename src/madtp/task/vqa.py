@@ -15,7 +15,7 @@ from madtp.metric.submission import write_vqa
 from madtp.metric.vqa import exact_accuracy, vqa_accuracy
 from madtp.model.output import Encoded
 from madtp.prune import Trace
-from madtp.task.base import Batch, Item, Prediction, Task, TaskDataset, owners, picture_index
+from madtp.task.base import Batch, Item, Prediction, Scored, Task, TaskDataset, owners, picture_index
 from madtp.task.tags import tagging_loss
 from madtp.task.words import Words
 
@@ -138,6 +138,10 @@ class VqaTask(Task):
         ]
         return predictions, encoded
 
+    def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
+        """See `metrics`."""
+        return Scored(predictions, self.metrics(predictions))
+
     def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Accuracy in [0, 1], higher = better, over the questions whose answers are known; none where none are.
 
@@ -157,9 +161,9 @@ class VqaTask(Task):
         truth = prediction.truth
         return prediction.answer, truth.answers[int(np.argmax(truth.weights))] if truth.answers else ""
 
-    def write(self, path: Path, predictions: Sequence[Prediction]) -> None:
+    def write(self, path: Path, scored: Scored) -> None:
         """VQA's JSON; see `write_vqa`."""
-        write_vqa(path, [(p.id, p.answer) for p in predictions])
+        write_vqa(path, [(p.id, p.answer) for p in scored.predictions])
 
     def example(self, images: Sequence[str], text: str) -> Item:
         """One picture of the user's and a question about it, as the data set would give it."""
