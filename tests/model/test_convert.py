@@ -358,6 +358,13 @@ def test_a_bare_pickle_with_code_is_not_run(tmp_path: Path, protocol: int) -> No
     assert not sprung.exists()
 
 
+def test_a_table_is_no_pickle_with_code(tmp_path: Path) -> None:
+    """Its first letter is the opcode of a call, and a line follows."""
+    (tmp_path / "a.pth").write_text("image,caption\nok.png,a red square\n")
+    with pytest.raises(InputError, match="cut short or not a checkpoint"):
+        convert(tmp_path / "a.pth", tmp_path / "out", **GIVEN)
+
+
 @pytest.mark.parametrize(
     ("changed", "says"),
     [
