@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from madtp.errors import InputError
 from madtp.model.clip_sizes import build_clip, build_clip_processor
@@ -101,6 +102,7 @@ def test_the_look_at_one_picture_starts_both_looks_of_reasoning() -> None:
 def test_clip_starts_from_blips_image_tower() -> None:
     """Every block attends alike; positions hold the bias that CLIP's patches have not, and keep their scale."""
     (model, words), (lender, lent) = clip(MINE, 1), blip("vqa", THEIRS, 2, replace(NANO, mlp=4))
+    nn.init.normal_(lender.vision_model.embeddings.patch_embedding.bias)  # which starts at 0
     taken = take_towers(model, words, lender, lent, "lender")
     assert {name for name in copies(model) if name.startswith("vision_model.")} == set(taken)
     x = torch.randn(1, 11, NANO.width)

@@ -149,3 +149,7 @@ def test_an_example_is_one_picture(tmp_path: Path) -> None:
     assert prediction.answer and prediction.id == file
     with pytest.raises(InputError, match="--image: 2 images for one caption example; give one"):
         task.example([file, file], "")
+
+
+def test_a_run_with_other_beams_or_another_prompt_is_another() -> None:
+    assert nano_task("caption", beams=2, prompt="a photo").settings() == {"beams": 2, "prompt": "a photo"}

@@ -122,6 +122,7 @@ def test_only_candidates_are_ranked_anew(data: Data[CaptionSample]) -> None:
     model = nano("retrieval", temperature=2.0)
     one, features = (evaluate(model, nano_task("retrieval", k_test=k), data) for k in (1, 0))
     assert [p.answer for p in one.predictions] == [p.answer for p in features.predictions]
+    assert [result.to_dict()["scoring"] for result in (one, features)] == [{"k_test": 1}, {"k_test": 0}]
 
 
 @BOTH

@@ -1,0 +1,32 @@
+"""`evaluate` of more than questions: pictures of pairs in the report, predictions where they can be written."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from madtp.model.save import save_model
+from small import nano, nano_task
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A model that judges statements."""
+    save_model(nano("reasoning", temperature=3.0), nano_task("reasoning").processor, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_report_shows_both_pictures_of_a_pair(madtp: Run, pairs: Path, tmp_path: Path) -> None:
+    command = ("evaluate", "--model", pairs, "--data", "scenes:3", "--limit", 3, "--out", tmp_path / "report")
+    assert madtp(*command, "--examples", 2).code == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert page.count("(left picture)</h3>") == page.count("(right picture)</h3>") == 2
+    assert page.count("<article") == 4
+
+
+def test_a_place_that_takes_no_predictions_is_refused_before_the_work(
+    madtp: Run, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("madtp.evaluate.evaluate", lambda *_, **__: pytest.fail("worked for nothing"))
+    command = ("evaluate", "--model", pairs, "--data", "scenes:3", "--limit", 3, "--predictions", tmp_path)
+    assert madtp(*command).wrong() == f"{tmp_path}: is a folder; name a file in it"
