@@ -90,7 +90,8 @@ def test_contractions_are_spellings_without_one_apostrophe() -> None:
 
 
 def test_exact_accuracy() -> None:
-    assert exact_accuracy(["Two", "the cat", "red", "no", "1,000"], ["2", "cat", "blue", "no", "1000"]) == 0.8
+    found = exact_accuracy(["Two", "the cat", "red", "no", "1,000"], ["2", "cat", "blue", "no", "1000"])
+    assert (found.overall, found.per_question, found.per_group) == (0.8, (1, 1, 0, 1, 1), {})
     assert exact_match("a", "A")
     assert not exact_match("a", "the")
 

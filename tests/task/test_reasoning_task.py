@@ -90,8 +90,8 @@ def judged(answer: str, label: bool | None, group: str = "", number: str = "0") 
 def test_figures_are_of_statements_whose_truth_is_known() -> None:
     task = nano_task("reasoning")
     some = [judged("true", True, "g"), judged("true", False, "g"), judged("false", False, "h"), judged("true", None)]
-    assert task.metrics(some) == pytest.approx({"accuracy": 2 / 3, "consistency": 1 / 2})
-    assert task.metrics(some[3:]) == task.metrics([]) == {}
+    assert task.finish(None, some).metrics == pytest.approx({"accuracy": 2 / 3, "consistency": 1 / 2})
+    assert task.finish(None, some[3:]).metrics == task.finish(None, []).metrics == {}
     assert [task.words_for(p) for p in some[1:]] == [("true", "false"), ("false", "false"), ("true", "")]
 
 
@@ -110,7 +110,7 @@ def test_an_example_is_one_picture_or_two(tmp_path: Path) -> None:
         batch = task.collate([task.example(some, "there is a circle")])
         assert batch["image_index"].tolist() == index and len(batch["pixel_values"]) == len(some)
         ((prediction,), _) = task.predict(model, batch)
-        assert prediction.answer in ("true", "false") and task.metrics([prediction]) == {}
+        assert prediction.answer in ("true", "false") and task.finish(None, [prediction]).metrics == {}
     for some in ([], files):
         with pytest.raises(InputError, match=rf"--image: {len(some)} images for one reasoning example; give 1 to 2"):
             task.example(some, "there is a circle")

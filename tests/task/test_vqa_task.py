@@ -184,22 +184,42 @@ def prediction(answer: str, truth: Question) -> Prediction:
     return Prediction(truth.question_id, truth.text, answer, truth, "a", None)
 
 
+def accuracy(*predictions: Prediction) -> float:
+    return VqaTask(processor()).finish(None, list(predictions)).metrics["accuracy"]
+
+
 def test_ten_references_mean_the_official_accuracy() -> None:
     """Three of ten said "2": those three each find two others (2/3), the other seven find three (1): 0.9."""
     humans = ("2",) * 3 + ("3",) * 6 + ("four",)
     truth = question("how many?", "2", "3", weights=(0.4, 0.6), references=humans)
     task = VqaTask(processor())
-    assert task.metrics([prediction("2", truth)])["accuracy"] == pytest.approx(0.9)
-    assert task.metrics([prediction("2", truth), prediction("7", truth)])["accuracy"] == pytest.approx(0.45)
+    assert task.finish(None, [prediction("2", truth)]).metrics["accuracy"] == pytest.approx(0.9)
+    assert task.finish(None, [prediction("2", truth), prediction("7", truth)]).metrics["accuracy"] == pytest.approx(
+        0.45
+    )
 
 
 def test_without_references_it_is_exact_match_with_the_heaviest_answer() -> None:
     truth = question("how many?", "2", "3", weights=(0.4, 0.6))
-    task = VqaTask(processor())
-    assert task.metrics([prediction("3", truth), prediction("2", truth)]) == {"accuracy": 0.5}
-    assert task.metrics([prediction("3", truth)] * 3 + [prediction("5", truth)]) == {"accuracy": 0.75}
+    assert accuracy(prediction("3", truth), prediction("2", truth)) == 0.5
+    assert accuracy(*[prediction("3", truth)] * 3, prediction("5", truth)) == 0.75
     referenced = question("how many?", "2", references=("2",) * 10)
-    assert task.metrics([prediction("2", referenced), prediction("3", truth)]) == {"accuracy": 1.0}, "one lacks them"
+    assert accuracy(prediction("2", referenced), prediction("3", truth)) == 1.0, "one lacks them"
+
+
+def test_accuracy_is_told_by_question_type_and_answer_type() -> None:
+    count = question("how many?", "2", kind="how many", answer_kind="number")
+    color = question("what color?", "red", kind="what color is the", answer_kind="other")
+    hidden = Question("what?", (), (), "hidden")
+    given = [prediction("2", count), prediction("3", count), prediction("red", color), prediction("?", hidden)]
+    scored = VqaTask(processor()).finish(None, given)
+    assert scored.predictions == given and scored.metrics == {"accuracy": pytest.approx(2 / 3)}
+    assert scored.scoring == {
+        "official": False,
+        "by_question_type": {"how many": 0.5, "what color is the": 1.0},
+        "by_answer_type": {"number": 0.5, "other": 1.0},
+    }
+    assert VqaTask(processor()).finish(None, given[3:]).metrics == {}
 
 
 @pytest.fixture(scope="module")

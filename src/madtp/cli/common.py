@@ -156,9 +156,9 @@ def summary(result: dict[str, Any], title: str) -> Any:
         table.add_row(name, f"{score(name, value, 2)}  (n={result['n']}, {result['split']})")
     for name, value in (result.get("scoring") or {}).items():
         if value:
-            table.add_row(
-                name, ", ".join(f"{k} ({v})" for k, v in value.items()) if isinstance(value, dict) else str(value)
-            )
+            told = value.items() if isinstance(value, dict) else [(value, "")]
+            said = [f"{key} {100 * of:.2f}%" if isinstance(of, float) else f"{key} {of}".strip() for key, of in told]
+            table.add_row(name.replace("_", " "), ", ".join(said))
     table.add_row(
         "GFLOPs",
         f"{gflops['mean']:.4g} of {gflops['dense']:.4g} dense (p50 {gflops['p50']:.4g}, p95 {gflops['p95']:.4g})",

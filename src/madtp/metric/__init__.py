@@ -4,11 +4,12 @@ Captions, retrieval and submission files are in `metric.caption`, `metric.retrie
 """
 
 from madtp.metric.reasoning import ReasoningScores, reasoning_scores
-from madtp.metric.vqa import VqaAccuracy, exact_accuracy, exact_match, normalise, vqa_accuracy, vqa_score
+from madtp.metric.vqa import VqaAccuracy, by_group, exact_accuracy, exact_match, normalise, vqa_accuracy, vqa_score
 
 __all__ = [
     "ReasoningScores",
     "VqaAccuracy",
+    "by_group",
     "exact_accuracy",
     "exact_match",
     "normalise",

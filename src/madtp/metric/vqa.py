@@ -88,7 +88,7 @@ def vqa_score(prediction: str, references: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class VqaAccuracy:
-    """Official VQA accuracy, every figure 0..1, higher = better. Multiply by 100 and round to 2 for the published form.
+    """VQA accuracy, official or exact, every figure 0..1, higher = better. Published: times 100, two digits.
 
     Attributes:
         overall: mean over all questions.
@@ -116,10 +116,15 @@ def vqa_accuracy(
     """
     _check_lengths(predictions, references, *([] if groups is None else [groups]))
     scores = tuple(vqa_score(*pair) for pair in zip(predictions, references, strict=True))
+    return VqaAccuracy(fmean(scores), scores, {} if groups is None else by_group(scores, groups))
+
+
+def by_group(scores: Sequence[float], groups: Sequence[Hashable]) -> dict[Hashable, float]:
+    """Mean score of each group, in the order in which they come up."""
     members: dict[Hashable, list[float]] = defaultdict(list)
-    for group, score in zip(groups or (), scores, strict=False):
+    for group, score in zip(groups, scores, strict=True):
         members[group].append(score)
-    return VqaAccuracy(fmean(scores), scores, {group: fmean(of_group) for group, of_group in members.items()})
+    return {group: fmean(of_group) for group, of_group in members.items()}
 
 
 def exact_match(prediction: str, answer: str) -> bool:
@@ -128,14 +133,15 @@ def exact_match(prediction: str, answer: str) -> bool:
     return normal == normalise(answer) if normal else _one_line(prediction).lower() == _one_line(answer).lower()
 
 
-def exact_accuracy(predictions: Sequence[str], answers: Sequence[str]) -> float:
+def exact_accuracy(predictions: Sequence[str], answers: Sequence[str]) -> VqaAccuracy:
     """Share of predictions equal to the one true answer in normal form, 0..1, higher = better.
 
     Raises:
         ValueError: no questions, or lengths that differ.
     """
     _check_lengths(predictions, answers)
-    return fmean(exact_match(*pair) for pair in zip(predictions, answers, strict=True))
+    scores = tuple(float(exact_match(*pair)) for pair in zip(predictions, answers, strict=True))
+    return VqaAccuracy(fmean(scores), scores, {})
 
 
 def _check_lengths(predictions: Sequence[object], *others: Sequence[object]) -> None:

@@ -79,18 +79,14 @@ class ReasoningTask(Task):
         return predictions, encoded
 
     def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
-        """See `metrics`."""
-        return Scored(predictions, self.metrics(predictions))
-
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Accuracy and consistency in [0, 1] over the statements whose label is known; none where none is."""
         known = [p for p in predictions if p.truth.label is not None]
         if not known:
-            return {}
+            return Scored(predictions)
         scores = reasoning_scores(
-            [p.answer == "true" for p in known], [p.truth.label for p in known], [p.truth.group for p in known]
+            [p.answer == WORDS[1] for p in known], [p.truth.label for p in known], [p.truth.group for p in known]
         )
-        return {"accuracy": scores.accuracy, "consistency": scores.consistency}
+        return Scored(predictions, {"accuracy": scores.accuracy, "consistency": scores.consistency})
 
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """ "true" or "false", twice; no second where the label is not known."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.metric.submission import write_vqa
-from madtp.metric.vqa import exact_accuracy, vqa_accuracy
+from madtp.metric.vqa import by_group, exact_accuracy, vqa_accuracy
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, TaskDataset, owners, picture_index
@@ -139,22 +139,27 @@ class VqaTask(Task):
         return predictions, encoded
 
     def finish(self, model: Any, predictions: list[Prediction]) -> Scored:
-        """See `metrics`."""
-        return Scored(predictions, self.metrics(predictions))
-
-    def metrics(self, predictions: Sequence[Prediction]) -> dict[str, float]:
         """Accuracy in [0, 1], higher = better, over the questions whose answers are known; none where none are.
 
-        The official VQA accuracy where every question has human references, else exact match.
+        The official VQA accuracy where every question has human references, else exact match: `scoring` says which, and
+        how it is for every question type and answer type that the data names.
         """
-        predictions = [p for p in predictions if p.truth.answers]
-        if not predictions:
-            return {}
-        given = [p.answer for p in predictions]
-        if all(len(p.truth.references) > 1 for p in predictions):
-            return {"accuracy": vqa_accuracy(given, [p.truth.references for p in predictions]).overall}
-        best = [self.words_for(p)[1] for p in predictions]
-        return {"accuracy": exact_accuracy(given, best)}
+        known = [p for p in predictions if p.truth.answers]
+        if not known:
+            return Scored(predictions)
+        given, official = [p.answer for p in known], all(len(p.truth.references) > 1 for p in known)
+        if official:
+            accuracy = vqa_accuracy(given, [p.truth.references for p in known])
+        else:
+            accuracy = exact_accuracy(given, [self.words_for(p)[1] for p in known])
+        scoring: dict[str, Any] = {"official": official}
+        for name, kinds in (
+            ("by_question_type", [p.truth.kind for p in known]),
+            ("by_answer_type", [p.truth.answer_kind for p in known]),
+        ):
+            if any(kinds):
+                scoring[name] = by_group(accuracy.per_question, kinds)
+        return Scored(predictions, {"accuracy": accuracy.overall}, scoring)
 
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The answer and the heaviest reference."""
