@@ -80,7 +80,6 @@ def test_means_by_hand(result: Evaluation) -> None:
     assert len(groups) > 1
     assert result.by_objects() == pytest.approx({n: sum(some) / len(some) for n, some in groups.items()})
     assert list(result.by_objects()) == sorted(groups, key=int)
-    assert sum(result.by_kind().values()) == 10 and "" not in result.by_kind()
 
 
 def test_to_dict_holds_the_documented_keys(result: Evaluation) -> None:
@@ -105,7 +104,6 @@ def test_objects_that_nobody_counted_are_left_out() -> None:
     made = Evaluation("vqa", "val", Scored(predictions), one, one, torch.tensor([0.1, 0.2, 0.3, 0.5]), [])
     assert made.by_objects() == pytest.approx({"3": 0.4, "11": 0.2})
     assert list(made.by_objects()) == ["3", "11"], "by number, not by letter"
-    assert made.by_kind() == {"": 4}
 
 
 def test_the_batch_does_not_matter(result: Evaluation, model: Any, task: VqaTask, data: Any) -> None:

@@ -68,13 +68,6 @@ class Evaluation:
                 shares[prediction.objects].append(share)
         return {str(n): sum(some) / len(some) for n, some in sorted(shares.items())}
 
-    def by_kind(self) -> dict[str, int]:
-        """Texts by kind, where the data names kinds."""
-        kinds: dict[str, int] = defaultdict(int)
-        for prediction in self.predictions:
-            kinds[prediction.kind] += 1
-        return dict(kinds)
-
     def to_dict(self) -> dict[str, Any]:
         """The stable keys of `evaluate --json`."""
         return {
