@@ -33,6 +33,7 @@ class TrainConfig:
             none = leave the temperature alone. With several, one model serves all, and its temperature meets the last.
         tag_epochs: first epochs in which the image tower trains alone, on the tagging loss; for towers from scratch.
         ramp: share of the steps over which the target rises to it.
+        distill: weight of the distance to the dense model that a compression starts from; 0 = it is let go.
     """
 
     epochs: int = 10
@@ -52,6 +53,7 @@ class TrainConfig:
     reductions: tuple[float, ...] = ()
     tag_epochs: int = 0
     ramp: float = 0.3
+    distill: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "save_every"):

@@ -23,6 +23,7 @@ from madtp.prune import METHODS
 from madtp.recipe import TrainConfig, learning_rate, make_optimizer
 from madtp.resume import LOG, load_state, save_state
 from madtp.task.base import Task, cost
+from madtp.task.distill import Teacher
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Trainer:
         report: called after every step.
         device: "cpu" or "cuda"; "auto" = accelerate's choice.
         source: what the run starts from (model, data); a resumed run must have the same.
+        teacher: a dense model to stay near to.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Trainer:
         report: Callable[[Progress], None] | None = None,
         device: str = "auto",
         source: dict[str, Any] | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
@@ -80,6 +83,9 @@ class Trainer:
         self.helper = task.helper(model, config.seed, self.per_epoch)
         if self.helper is not None:
             self.helper.to(self.accelerator.device)
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.to(self.accelerator.device)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self._trained(model), config))
         self.model = self.accelerator.prepare_model(model)
         self.bare = self.accelerator.unwrap_model(self.model)
@@ -185,7 +191,7 @@ class Trainer:
                         loss = self.task.tagging_loss(self.bare, batch)
                         logs, trace = {"loss_tags": float(loss.detach())}, None
                     else:
-                        loss, logs, trace = self.task.loss(self.model, batch, self.helper)
+                        loss, logs, trace = self.task.loss(self.model, batch, self.helper, self.teacher)
                 if not math.isfinite(value := float(loss.detach())):
                     raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, "use a lower --lr")
                 self.accelerator.backward(loss)

@@ -67,6 +67,9 @@ def compress(
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
     ] = None,
+    distill: Annotated[
+        float, typer.Option("--distill", min=0.0, help="Weight of the distance to the dense model; 0 = none.")
+    ] = 1.0,
     accumulate: AccumulateOption = 1,
     precision: PrecisionOption = "no",
     shift: ShiftOption = 0,
@@ -90,12 +93,14 @@ def compress(
 
     from madtp.data.load import load_data
     from madtp.recipe import TrainConfig
+    from madtp.task.distill import Teacher
 
     common.check_task(task)
     budgets = parse_budgets(reduction)
     config = TrainConfig(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
+        distill=distill,
     )  # fmt: skip
     torch.manual_seed(seed)
     network, processor = common.load_model(model)
@@ -104,11 +109,12 @@ def compress(
     training, validation = (
         load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
     )
+    teacher = Teacher(network, distill) if distill else None
     network.pruning = replace(network.pruning, method=method, alpha=alpha, temperature=None, reduction=None)
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"
     source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
-    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source)
+    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source, teacher)
     result = {**result, "reduction_asked": budgets[-1], "method": method}
     common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

@@ -133,6 +133,7 @@ def fit(
     overwrite: bool,
     title: str,
     source: dict[str, Any],
+    teacher: Any = None,
 ) -> dict[str, Any]:
     """Run the trainer with a progress bar; the evaluation of its best model on the validation split."""
     from dataclasses import asdict
@@ -143,7 +144,9 @@ def fit(
     from madtp.train import Trainer
 
     place = common.pick_device(device)  # before a run that is there is touched
-    run = Trainer(network.to(place), work, training, validation, out, config, device=place, source=source)
+    run = Trainer(
+        network.to(place), work, training, validation, out, config, device=place, source=source, teacher=teacher
+    )
     if resume:
         return _go(run, resume, title)
     check_folder(out, overwrite)

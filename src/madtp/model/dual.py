@@ -22,6 +22,11 @@ class DualEncoder(Pruned):
     text_pruning: ClassVar[dict[str, Any]] = {}
     vision_model: Any
 
+    @property
+    def feature_width(self) -> int:
+        """Numbers in an image's or a text's contrastive feature."""
+        raise NotImplementedError
+
     def _text_tower(self, input_ids: Tensor, attention_mask: Tensor | None, pruner: Any) -> Ragged:
         """Text states of `[q, l]` ids."""
         raise NotImplementedError

@@ -17,6 +17,7 @@ from madtp.data.sample import Data, Sample
 from madtp.errors import InputError
 from madtp.model.shape import shape_of
 from madtp.prune import Trace
+from madtp.task.distill import Teacher
 
 Batch = dict[str, Any]
 Item = tuple[Tensor, Any, list[Any]]
@@ -170,8 +171,17 @@ class Task(ABC):
         return trace
 
     @abstractmethod
-    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
-        """Training loss of a batch, numbers to log, and the trace; `helper` as `helper` made it."""
+    def loss(
+        self, model: Any, batch: Batch, helper: Any = None, teacher: Teacher | None = None
+    ) -> tuple[Tensor, dict[str, float], Trace]:
+        """Training loss of a batch, numbers to log, and the trace.
+
+        Args:
+            model: to be trained.
+            batch: from `collate`.
+            helper: as `helper` made it.
+            teacher: how far the model is from it is part of the loss.
+        """
 
     def expect(self, trace: Trace, batch: Batch) -> Trace:
         """Fill in the work of a decoder as if it gave the first reference answer; in place."""

@@ -14,6 +14,7 @@ from madtp.metric.submission import coco_image_id, write_captions
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, picture_index
+from madtp.task.distill import Teacher, joined_loss
 from madtp.task.words import Words
 
 PROMPT = "a picture of"
@@ -101,11 +102,12 @@ class CaptionTask(Task):
         """The part of a batch that the image tower takes."""
         return {"pixel_values": batch["pixel_values"]}
 
-    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+    def loss(
+        self, model: Any, batch: Batch, helper: Any = None, teacher: Teacher | None = None
+    ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch, numbers to log, and the trace."""
         keys = ("pixel_values", "input_ids", "attention_mask", "labels", "image_index")
-        output = model(**{key: batch[key] for key in keys})
-        return output.loss, {"loss_task": float(output.loss_task.detach())}, output.trace
+        return joined_loss(model, {key: batch[key] for key in keys}, teacher)
 
     def expect(self, trace: Trace, batch: Batch) -> Trace:
         """Fill in the decoder's work as if each beam gave the picture's first caption."""

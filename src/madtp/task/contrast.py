@@ -9,12 +9,13 @@ Li et al., "BLIP" (ICML 2022) and "ALBEF" (NeurIPS 2021), section 3.2. Differs f
 
 import copy
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from madtp.errors import InputError
+from madtp.model.dual import DualEncoder
 from madtp.model.output import ImageSide, TextSide
 from madtp.model.ragged import Ragged
 from madtp.prune import Trace, alignment_loss
@@ -26,27 +27,6 @@ TEMPERATURES = 0.001, 0.5  # between which the temperature of the contrast is le
 _MATCHING = ("crossattention", "itm_head")  # modules of no use to momentum towers, which match nothing
 
 
-class TwoTowers(Protocol):
-    """A model that can be trained so: a `Pruned` one whose towers run apart.
-
-    A method `match(image: Ragged, image_index, input_ids, attention_mask) -> (logits [q, 2], trace)` is optional:
-    without it there is no matching loss.
-    """
-
-    @property
-    def feature_width(self) -> int:
-        """Numbers in a feature."""
-        ...
-
-    def see(self, pixel_values: Tensor, *, align: bool = False) -> ImageSide:
-        """Images to tokens and features of length 1."""
-        ...
-
-    def read(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, align: bool = False) -> TextSide:
-        """Texts to features of length 1."""
-        ...
-
-
 class Losses(NamedTuple):
     """Of one batch. Over several processes the mean of each is that of the global batch, and so are its gradients.
 
@@ -56,6 +36,7 @@ class Losses(NamedTuple):
         align: alignment loss of the towers; None if the model is dense.
         align_momentum: of the momentum towers; None if there are none.
         trace: of the pairs: both towers and, if there is one, the matching pass of the true pairs.
+        image, text: what the towers gave.
     """
 
     itc: Tensor
@@ -63,6 +44,8 @@ class Losses(NamedTuple):
     align: Tensor | None
     align_momentum: Tensor | None
     trace: Trace
+    image: ImageSide
+    text: TextSide
 
     def total(self, alpha: float) -> Tensor:
         """`itc + itm + alpha * (align + align_momentum)`, `alpha` as in `PruneConfig`."""
@@ -78,7 +61,7 @@ class MomentumContrast(nn.Module):
     The model is trained in place; `state_dict` holds all the rest, to resume with; none of it is saved with the model.
 
     Args:
-        model: see `TwoTowers`.
+        model: whose towers run apart. Without a `match`, as BLIP's, there is no matching loss.
         queue_size: pairs of earlier batches, as the momentum towers gave them, to contrast with.
         momentum: share of themselves that the momentum towers keep in a step; None = there are none, the features of
             the batch are contrasted with each other.
@@ -98,7 +81,7 @@ class MomentumContrast(nn.Module):
 
     def __init__(
         self,
-        model: TwoTowers,
+        model: DualEncoder,
         queue_size: int = 57600,
         momentum: float | None = 0.995,
         alpha: float = 0.4,
@@ -129,7 +112,13 @@ class MomentumContrast(nn.Module):
         self.to(device)
 
     def forward(
-        self, pixel_values: Tensor, input_ids: Tensor, attention_mask: Tensor | None, image_ids: Tensor
+        self,
+        pixel_values: Tensor,
+        input_ids: Tensor,
+        attention_mask: Tensor | None,
+        image_ids: Tensor,
+        *,
+        provenance: bool = False,
     ) -> Losses:
         """The losses of a batch of pairs, or of this process's part of one.
 
@@ -137,6 +126,7 @@ class MomentumContrast(nn.Module):
             pixel_values: `[b, 3, height, width]`.
             input_ids, attention_mask: `[b, l]` the text of each image.
             image_ids: `[b]` number of the image in the data: pairs of one image are no negatives of each other.
+            provenance: record in the traces of both towers where every token is after each block.
 
         Raises:
             ValueError: the numbers of images, texts and ids differ.
@@ -147,8 +137,8 @@ class MomentumContrast(nn.Module):
         if self.training:
             self._follow()
         align = self.model.temperature is not None
-        image = self.model.see(pixel_values, align=align)
-        text = self.model.read(input_ids, attention_mask, align=align)
+        image = self.model.see(pixel_values, align=align, provenance=provenance)
+        text = self.model.read(input_ids, attention_mask, align=align, provenance=provenance)
         own = _wide(image.feature), _wide(text.feature)
         ids = gather(image_ids)
         align_momentum = None
@@ -176,7 +166,7 @@ class MomentumContrast(nn.Module):
         aligned = mean(alignment_loss(image.semantic, text.semantic)) if align else None
         if self.training:
             self.step += 1
-        return Losses(itc, itm, aligned, align_momentum, trace)
+        return Losses(itc, itm, aligned, align_momentum, trace, image, text)
 
     def _contrast(
         self,

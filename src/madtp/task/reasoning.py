@@ -13,6 +13,7 @@ from madtp.metric.submission import write_nlvr2
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, owners, picture_index
+from madtp.task.distill import Teacher, joined_loss
 from madtp.task.words import Words
 
 WORDS = ("false", "true")  # in the order of the head's two logits
@@ -57,13 +58,11 @@ class ReasoningTask(Task):
         """The part of a batch that the towers take."""
         return {key: batch[key] for key in ("pixel_values", "input_ids", "attention_mask", "image_index")}
 
-    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+    def loss(
+        self, model: Any, batch: Batch, helper: Any = None, teacher: Teacher | None = None
+    ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch, numbers to log, and the trace."""
-        output = model(**self.inputs(batch), labels=batch["labels"])
-        logs = {"loss_task": float(output.loss_task.detach())}
-        if output.loss_align is not None:
-            logs["loss_align"] = float(output.loss_align.detach())
-        return output.loss, logs, output.trace
+        return joined_loss(model, self.inputs(batch) | {"labels": batch["labels"]}, teacher)
 
     @torch.no_grad()
     def predict(

@@ -18,6 +18,7 @@ from madtp.model.ragged import Ragged
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, owners, picture_index
 from madtp.task.contrast import MomentumContrast
+from madtp.task.distill import Teacher
 from madtp.task.words import Words
 
 BLIP_TEMPERATURE = 0.07  # of the contrast, where training starts
@@ -119,14 +120,22 @@ class RetrievalTask(Task):
             temperature=temperature,
         )
 
-    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+    def loss(
+        self, model: Any, batch: Batch, helper: Any = None, teacher: Teacher | None = None
+    ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch of pairs, numbers to log, and the trace."""
-        losses = helper(batch["pixel_values"], batch["input_ids"], batch["attention_mask"], batch["image_ids"])
+        pairs = {key: batch[key] for key in ("pixel_values", "input_ids", "attention_mask")}
+        losses = helper(**pairs, image_ids=batch["image_ids"], provenance=teacher is not None)
         named = {"itc": losses.itc, "itm": losses.itm, "align": losses.align, "align_momentum": losses.align_momentum}
         logs = {f"loss_{name}": float(value.detach()) for name, value in named.items() if value is not None}
         if self.clip:  # what CLIP scales its logits by is what was learned here
             helper.model.logit_scale.data.copy_(-helper.temp.detach().log())
-        return losses.total(helper.model.pruning.alpha), logs, losses.trace
+        total = losses.total(helper.model.pruning.alpha)
+        if teacher is not None:
+            distance = teacher.pair_distance(losses.image, losses.text, **pairs, temperature=helper.temp)
+            logs["loss_distill"] = float(distance.detach())
+            total = total + teacher.weight * distance
+        return total, logs, losses.trace
 
     @torch.no_grad()
     def predict(

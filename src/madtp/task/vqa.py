@@ -16,6 +16,7 @@ from madtp.metric.vqa import by_group, exact_accuracy, vqa_accuracy
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, TaskDataset, owners, picture_index
+from madtp.task.distill import Teacher, joined_loss
 from madtp.task.tags import tagging_loss
 from madtp.task.words import Words
 
@@ -85,14 +86,12 @@ class VqaTask(Task):
         """The part of a batch that the towers take."""
         return {key: batch[key] for key in ("pixel_values", "input_ids", "attention_mask", "image_index")}
 
-    def loss(self, model: Any, batch: Batch, helper: Any = None) -> tuple[Tensor, dict[str, float], Trace]:
+    def loss(
+        self, model: Any, batch: Batch, helper: Any = None, teacher: Teacher | None = None
+    ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch, numbers to log, and the trace."""
         answers = ("labels", "decoder_attention_mask", "answer_index", "answer_weights")
-        output = model(**self.inputs(batch), **{key: batch[key] for key in answers})
-        logs = {"loss_task": float(output.loss_task.detach())}
-        if output.loss_align is not None:
-            logs["loss_align"] = float(output.loss_align.detach())
-        return output.loss, logs, output.trace
+        return joined_loss(model, self.inputs(batch) | {key: batch[key] for key in answers}, teacher)
 
     def tagging_loss(self, model: Any, batch: Batch) -> Tensor:
         """How well the image's pooled token tells which answers its questions have; see `madtp.task.tags`."""
