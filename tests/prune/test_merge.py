@@ -168,3 +168,43 @@ def test_gradients_of_features_and_weights() -> None:
     assert weight.grad is not None
     assert bool((weight.grad[content & ~keep] != 0).all())
     assert not bool(weight.grad[~(content & ~keep)].any())
+
+
+@pytest.mark.parametrize(("head", "tail"), PROTECTED)
+def test_a_gate_gets_the_gradient_of_going_into_the_merged_token(head: int, tail: int) -> None:
+    """That of `g x + (1 - g) m` at g = 1, worked out with g a number of its own for each kept token."""
+    keep, content, lengths = mask_of(KEEPS, head, tail)
+    weights = padded(weights_of(KEEPS), keep.shape[1], head, fill=1.0)
+    score = padded(weights_of(KEEPS, seed=1), keep.shape[1], head, fill=float("nan")).requires_grad_()
+    torch.manual_seed(0)
+    x = torch.randn(int(lengths.sum()), CHANNELS, dtype=torch.float64)
+    plain = select(keep, content, weights, lengths).apply(x)
+    gated = select(keep, content, weights, lengths, score).apply(x)
+    assert torch.equal(plain, gated), "nothing changes forward"
+    direction = torch.randn_like(plain)
+    (gated * direction).sum().backward()
+
+    expected, start = torch.zeros_like(score), 0
+    for i, k in enumerate(KEEPS):
+        rows = plain[start : (start := start + head + sum(k) + (not all(k)) + tail)]
+        toward = direction[start - len(rows) : start]
+        if all(k):
+            continue  # nothing is merged
+        merged = rows[len(rows) - tail - 1]
+        for place, token in enumerate(j for j, kept in enumerate(k) if kept):
+            expected[i, head + token] = toward[head + place] @ (rows[head + place] - merged)
+    torch.testing.assert_close(score.grad, expected, atol=1e-12, rtol=0)
+
+
+def test_a_gate_lets_the_gradients_of_tokens_and_weights_be() -> None:
+    keep, content, lengths = mask_of(KEEPS, 1, 0)
+    grads = []
+    for gated in (False, True):
+        weights = padded(weights_of(KEEPS), keep.shape[1], 1, fill=1.0).requires_grad_()
+        torch.manual_seed(0)
+        x = torch.randn(int(lengths.sum()), CHANNELS, dtype=torch.float64, requires_grad=True)
+        gate = torch.ones_like(weights) if gated else None
+        out = select(keep, content, weights, lengths, gate).apply(x)
+        (out.sin() * torch.arange(CHANNELS)).sum().backward()
+        grads.append((x.grad, weights.grad))
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

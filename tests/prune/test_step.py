@@ -186,6 +186,38 @@ def test_the_decision_carries_none() -> None:
     assert not any(bool(g.any()) for g in grads)
 
 
+def test_straight_through_gives_kept_tokens_scores_a_gradient_in_training_alone() -> None:
+    """What the kept tokens put out depends on every score then, by the weight given; forward nothing differs."""
+    instances = batch([11, 2, 7])
+    x, plain = features(instances), madtp(evidence(instances), 2.0, True).selection
+    found = {}
+    for weight, training in ((0.0, True), (3.0, False), (3.0, True), (6.0, True)):
+        given = evidence(instances)
+        leaf = given.affinity.clone().requires_grad_()  # type: ignore[union-attr]
+        selection = madtp(replace(given, affinity=leaf, straight_through=weight), 2.0, training).selection
+        assert torch.equal(selection.apply(x), plain.apply(x))
+        owner, share = selection.follow(torch.arange(len(x)), torch.ones(len(x)))
+        found[weight, training] = torch.autograd.grad(selection.apply(x)[owner[share == 1]].sum(), leaf)[0]
+    assert not found[0.0, True].any() and not found[3.0, False].any()
+    assert found[3.0, True].any()
+    torch.testing.assert_close(found[6.0, True], 2 * found[3.0, True])
+
+
+def test_a_worthier_kept_token_is_scored_higher_by_following_the_gradient() -> None:
+    """One token of the instance is what the loss wants kept as itself: its score rises, and by as much as is hers."""
+    one = one_of_four()
+    given = evidence([one])
+    column = given.column.clone().requires_grad_()
+    decision = madtp(replace(given, column=column, straight_through=1.0), 1e6, True)
+    x = features([one])
+    out = decision.selection.apply(x)
+    kept = 1  # behind the pooled token
+    assert decision.selection.lengths.tolist() == [3] and torch.equal(out[kept], x[given.column.argmax()])
+    wanted = out[kept].detach()
+    (-(out[kept] @ (wanted - out[2].detach()))).backward()
+    assert column.grad is not None and column.grad[given.column.argmax()] < 0
+
+
 def test_gradcheck() -> None:
     instances = batch([5, 3])
     given, x = evidence(instances), features(instances)[:, :2]

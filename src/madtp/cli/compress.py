@@ -63,6 +63,10 @@ def compress(
     lr: LrOption = 3e-4,
     texts: TextsOption = 6,
     alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="Weight of the alignment loss.")] = 0.1,
+    straight_through: Annotated[
+        float,
+        typer.Option("--straight-through", min=0.0, help="Weight of kept tokens' gradient to the scores; 0 = none."),
+    ] = 1.0,
     semantic_tokens: Annotated[
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
@@ -110,7 +114,14 @@ def compress(
         load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
     )
     teacher = Teacher(network, distill) if distill else None
-    network.pruning = replace(network.pruning, method=method, alpha=alpha, temperature=None, reduction=None)
+    network.pruning = replace(
+        network.pruning,
+        method=method,
+        alpha=alpha,
+        straight_through=straight_through,
+        temperature=None,
+        reduction=None,
+    )
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"

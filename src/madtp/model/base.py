@@ -61,6 +61,7 @@ class Pruned:
             gather=gather,
             provenance=provenance,
             training=self.training,  # type: ignore[attr-defined]
+            straight_through=settings.straight_through,
             **others,
         )
 

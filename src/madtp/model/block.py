@@ -75,6 +75,7 @@ class Pruner:
         gather: collect the semantic feature F, for the alignment loss.
         provenance: record where every original token is after each block.
         training: passed on to the method.
+        straight_through: passed on to the method.
         rows: which tokens are protected.
         fewest: an instance that would keep fewer content tokens in a block is left whole there.
         feature: `[b, k, d]` sum of F over the blocks so far.
@@ -89,6 +90,7 @@ class Pruner:
     gather: bool = False
     provenance: bool = False
     training: bool = False
+    straight_through: float = 0.0
     rows: Rows = field(default_factory=Rows)
     fewest: int = 1
     feature: Tensor | None = None
@@ -168,6 +170,7 @@ class Pruner:
             tail=self.rows.tail,
             fewest=self.fewest,
             block=block,
+            straight_through=self.straight_through,
         )
 
     def _follow(self, lengths: Tensor, follow: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:

@@ -16,6 +16,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "temperature": (*_NUMBER, type(None)),
     "semantic_tokens": (int,),
     "alpha": _NUMBER,
+    "straight_through": _NUMBER,
     "attention": (str,),
     "reduction": (*_NUMBER, type(None)),
 }
@@ -31,6 +32,8 @@ class PruneConfig:
             content tokens that every block prunes.
         semantic_tokens: K, number of semantic tokens shared by both modalities.
         alpha: weight of the alignment loss in training.
+        straight_through: in training, weight of the gradient that the scores get from tokens that are kept (see
+            `madtp.prune.merge.Gate`); 0 = none, as in the paper.
         attention: backend, see `madtp.model.attention`.
         reduction: 1 - GFLOPs(pruned) / GFLOPs(dense) measured at `temperature` when it was chosen; None = not measured.
     """
@@ -39,6 +42,7 @@ class PruneConfig:
     temperature: float | None = None
     semantic_tokens: int = 100
     alpha: float = 0.1
+    straight_through: float = 0.0
     attention: str = "auto"
     reduction: float | None = None
 

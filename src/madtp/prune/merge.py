@@ -15,6 +15,32 @@ from madtp.prune.score import EPS
 
 
 @dataclass(frozen=True)
+class Gate:
+    """The straight-through gradient of a selection, for training: how much each kept token is worth keeping.
+
+    Forward it changes nothing. Backward, the value of gate g gets the gradient it would have if kept token x were
+    `g x + (1 - g) m`, m the merged token of its instance: by how much the loss would rise if x went into m too.
+
+    Attributes:
+        kept: `[g]` positions in the output of tokens that could have been merged; those of instances that merge none
+            are left out.
+        beside: `[g]` number of the merged token that each would have gone to.
+        value: `[g]` of each gate, higher = kept more surely. Gets the gradient.
+    """
+
+    kept: Int[Tensor, " g"]
+    beside: Int[Tensor, " g"]
+    value: Float[Tensor, " g"]
+
+    def apply(self, out: Float[Tensor, "u c"], merged: Int[Tensor, " m"]) -> Float[Tensor, "u c"]:
+        """The same tokens, with the gradient. `merged` holds the positions of the merged ones."""
+        away = out.detach().index_select(0, self.kept)
+        away = away - out.detach().index_select(0, merged.index_select(0, self.beside))
+        none = (self.value - self.value.detach())[:, None]  # 0, with a gradient
+        return out.index_add(0, self.kept, (none * away).to(out.dtype))
+
+
+@dataclass(frozen=True)
 class Selection:
     """Which packed tokens stay and which are merged, for `t` tokens of `b` instances going in and `u` coming out.
 
@@ -25,6 +51,7 @@ class Selection:
         source: `[s]` packed input positions that are merged.
         target: `[s]` to which of the m merged tokens each goes.
         weight: `[s]` merge weights; those of one merged token sum to 1 (less the epsilon). Carries gradient.
+        gate: for a straight-through gradient; None = there is none.
     """
 
     lengths: Int[Tensor, " b"]
@@ -33,6 +60,7 @@ class Selection:
     source: Int[Tensor, " s"] | None = None
     target: Int[Tensor, " s"] | None = None
     weight: Float[Tensor, " s"] | None = None
+    gate: "Gate | None" = None
 
     def apply(self, values: Float[Tensor, "t c"]) -> Float[Tensor, "u c"]:
         """Kept rows copied, merged rows `sum_j weight[j] values[j]`."""
@@ -46,7 +74,8 @@ class Selection:
         merged = weighted.new_zeros(self.merged.shape[0], values.shape[1])
         # index_select, not values[...]: ten times faster on the CPU; scatter_add, not index_add: twice
         merged = merged.scatter_add(0, self.target[:, None].expand_as(weighted), weighted)
-        return out.index_copy_(0, self.merged, merged.to(values.dtype))
+        out = out.index_copy_(0, self.merged, merged.to(values.dtype))
+        return out if self.gate is None else self.gate.apply(out, self.merged)
 
     def follow(self, owner: Int[Tensor, " p"], share: Float[Tensor, " p"]) -> tuple[Tensor, Tensor]:
         """Provenance: where the token that holds each original token has gone.
@@ -78,6 +107,7 @@ def select(
     content: Bool[Tensor, "b n"],
     weight: Float[Tensor, "b n"],
     lengths: Int[Tensor, " b"],
+    gate: Float[Tensor, "b n"] | None = None,
 ) -> Selection:
     """Turn a keep mask into a `Selection`: `sum_j TIS[j] x[j] / (sum_j TIS[j] + 1e-8)` over what is not kept.
 
@@ -88,6 +118,7 @@ def select(
         content: tokens that may be pruned; valid tokens outside it are protected.
         weight: unnormalised merge weights (TIS), read where a token is merged.
         lengths: tokens of each instance before the step, on the CPU.
+        gate: how surely each token is kept, for a straight-through gradient, see `Gate`; None = without.
     """
     device = keep.device
     b, n = keep.shape
@@ -109,9 +140,17 @@ def select(
     merged = (chosen % 2 == 1).nonzero().view(-1)
     gone = drop.view(-1).nonzero().view(-1)
     instance = gone.div(n, rounding_mode="floor")
-    target = (pruned.cumsum(0) - 1).index_select(0, instance)
+    number = pruned.cumsum(0) - 1  # of an instance's merged token
+    target = number.index_select(0, instance)
     raw = weight.reshape(-1).index_select(0, gone)
     total = raw.new_zeros(merged.shape[0]).index_add(0, target, raw)
+    gates = None
+    if gate is not None:
+        merges = pruned.index_select(0, token.div(n, rounding_mode="floor"))
+        free = (keep.view(-1).index_select(0, token) & merges & (chosen % 2 == 0)).nonzero().view(-1)
+        where = token.index_select(0, free)
+        beside = number.index_select(0, where.div(n, rounding_mode="floor"))
+        gates = Gate(free, beside, gate.reshape(-1).index_select(0, where))
     return Selection(
         lengths=(stay.sum(-1) + pruned).cpu(),
         index=token + shift.index_select(0, token.div(n, rounding_mode="floor")),
@@ -119,4 +158,5 @@ def select(
         source=gone + shift.index_select(0, instance),
         target=target,
         weight=raw / (total.index_select(0, target) + EPS),
+        gate=gates,
     )

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from madtp.prune.merge import Selection, select
 from madtp.prune.packed import pad, padded_index, valid
-from madtp.prune.score import class_score, self_score, token_importance, token_score
+from madtp.prune.score import EPS, class_score, self_score, token_importance, token_score
 from madtp.prune.threshold import keep_above, threshold
 
 
@@ -28,6 +28,7 @@ class Evidence:
         tail: protected tokens at its end (CLIP text: EOT, its pooled token).
         fewest: an instance that would keep fewer content tokens is left whole.
         block: index of the block.
+        straight_through: in training, weight of the gradient that scores get through tokens that are kept.
     """
 
     lengths: Int[Tensor, " b"]
@@ -39,6 +40,7 @@ class Evidence:
     tail: int = 0
     fewest: int = 1
     block: int = 0
+    straight_through: float = 0.0
 
     @property
     def device(self) -> torch.device:
@@ -100,7 +102,11 @@ class Method:
 
 
 def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decision:
-    """Dynamic token pruning: keep `TIS > theta`, merge the rest by TIS. `strength` is the temperature tau."""
+    """Dynamic token pruning: keep `TIS > theta`, merge the rest by TIS. `strength` is the temperature tau.
+
+    The scores learn through the merge weights and, in training, through a gate at kept tokens (see `Gate`), of size
+    `TIS / (|TIS| + |theta|)`, the denominator held fast.
+    """
     assert evidence.affinity is not None, "MADTP needs the affinity to the semantic tokens"
     content = evidence.content()
     affinity = evidence.padded(evidence.affinity)
@@ -109,7 +115,11 @@ def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decisi
         self_score(evidence.padded(evidence.column), content),
         token_score(affinity.amax(-1), content),
     )
-    with torch.no_grad():  # the decision itself carries no gradient; the merge weights do
+    with torch.no_grad():
         theta = threshold(affinity, importance, content, strength)
         keep = keep_above(importance, theta, content, evidence.fewest)
-    return Decision(select(keep, content, importance, evidence.lengths), theta)
+    gate = None
+    if training and evidence.straight_through:
+        size = importance.detach().abs() + theta.abs()[:, None]
+        gate = evidence.straight_through * importance / (size + EPS)
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta)
