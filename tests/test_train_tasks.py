@@ -14,6 +14,7 @@ from madtp.evaluate import evaluate
 from madtp.model.load import load
 from madtp.recipe import TrainConfig
 from madtp.resume import STATE
+from madtp.task.distill import Teacher
 from madtp.train import Progress, Trainer
 from small import nano, nano_task, samples
 from test_train import Stop, after, assert_same_run, log_of, power_cut, same
@@ -37,12 +38,16 @@ def no_java(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("empty")))
 
 
-def start(kind: str, out: Path, config: TrainConfig = CONFIG, report: Any = None, **options: Any) -> Trainer:
+def start(
+    kind: str, out: Path, config: TrainConfig = CONFIG, report: Any = None, distill: float = 0.0, **options: Any
+) -> Trainer:
     """As the command line does it: seed, model, trainer."""
     out.mkdir(parents=True, exist_ok=True)
     task = nano_task(kind, **{**OPTIONS[kind], **options})
     train, val = (samples(task.name, split, count) for split, count in (("train", 7), ("val", 3)))
-    return Trainer(nano(kind, config.seed), task, train, val, out, config, report, "cpu")
+    model = nano(kind, config.seed)
+    teacher = Teacher(model, distill) if distill else None
+    return Trainer(model, task, train, val, out, config, report, "cpu", teacher=teacher)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +112,20 @@ def test_resuming_is_bit_for_bit(
     state["config"]["save_every"] = 2  # which alone may differ
     torch.save(state, out / STATE)
     assert_same_run(out, whole(kind))
+
+
+@pytest.mark.parametrize("kind", ["caption", "retrieval"])
+def test_a_teacher_is_followed_resumed_and_not_saved(kind: str, whole: Callable[[str], Path], tmp_path: Path) -> None:
+    config = replace(CONFIG, reductions=(TARGET,))
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    start(kind, unbroken, config, distill=2.0).run()
+    with pytest.raises(Stop):
+        start(kind, broken, config, after(3, power_cut), distill=2.0).run()
+    start(kind, broken, config, distill=2.0).run(resume=True)
+    assert_same_run(broken, unbroken)
+    assert log_of(unbroken)[0]["loss_distill"] > 0 and "loss_distill" not in log_of(whole(kind))[0]
+    without, taught = (load_file(folder / "model.safetensors") for folder in (whole(kind), unbroken))
+    assert without.keys() == taught.keys() and not same(without, taught)
 
 
 @CONTRAST

@@ -66,14 +66,14 @@ def compress(
     straight_through: Annotated[
         float,
         typer.Option("--straight-through", min=0.0, help="Weight of kept tokens' gradient to the scores; 0 = none."),
-    ] = 1.0,
+    ] = 0.5,
     semantic_tokens: Annotated[
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
     ] = None,
     distill: Annotated[
         float, typer.Option("--distill", min=0.0, help="Weight of the distance to the dense model; 0 = none.")
-    ] = 1.0,
+    ] = 0.0,
     accumulate: AccumulateOption = 1,
     precision: PrecisionOption = "no",
     shift: ShiftOption = 0,
