@@ -62,6 +62,13 @@ def test_a_budget_milder_than_can_be_takes_the_mildest_and_says_so(
     ]
 
 
+def test_with_more_semantic_tokens_less_must_be_pruned(madtp: Run, nano: None) -> None:
+    command = ("bench", "--preset", "nano-vqa", "--pairs", 1, "--text-tokens", 7, "--reduction", 0.01, "--json")
+    few, many = (object_of(madtp(*command, "--semantic-tokens", count)) for count in (7, 997))
+    assert (few["semantic_tokens"], many["semantic_tokens"]) == (7, 997)
+    assert many["rows"][0]["reduction"] < few["rows"][0]["reduction"]
+
+
 def test_bench_draws_the_same_from_a_seed(madtp: Run, nano: None) -> None:
     command = ("bench", "--preset", "nano-clip", "--pairs", 1, "--text-tokens", 7, "--reduction", 0.3, "--json")
     first, again, other = (object_of(madtp(*command, "--seed", seed))["rows"][0] for seed in (3, 3, 4))

@@ -37,6 +37,15 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    semantic_tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--semantic-tokens",
+            min=1,
+            help="So many fresh ones (K): the more, the less a model without training must prune.",
+            show_default=False,
+        ),
+    ] = None,
     text_tokens: Annotated[
         int, typer.Option("--text-tokens", min=3, help="Tokens of every text, and of the captions generated.")
     ] = 20,
@@ -67,7 +76,7 @@ def bench(
     place, number = common.pick_device(device), common.pick_dtype(dtype)
     if threads is not None:
         torch.set_num_threads(threads)
-    network = _network(preset, name, seed).to(place, number).eval()
+    network = _network(preset, name, seed, semantic_tokens).to(place, number).eval()
     kind = kind_of(network)
     check_text(text_tokens, network.config)
     inputs = random_inputs(kind, network.config, batch_size, text_tokens, seed)
@@ -94,6 +103,7 @@ def bench(
         "task": "retrieval" if kind == "clip" else kind,
         "model": name,
         "method": network.pruning.method,
+        "semantic_tokens": network.pruning.semantic_tokens,
         "parameters": sum(p.numel() for p in network.parameters()),
         "text_tokens": text_tokens,
         "batch_size": batch_size,
@@ -109,11 +119,18 @@ def bench(
     common.emit(result, as_json, "" if as_json else _table(result))
 
 
-def _network(preset: str | None, name: str, seed: int) -> Any:
+def _network(preset: str | None, name: str, seed: int, semantic_tokens: int | None) -> Any:
+    import torch
+
     from madtp.model.load import load
     from madtp.model.presets import build
 
-    return build(name, seed) if preset else load(name)
+    network = build(name, seed) if preset else load(name)
+    if semantic_tokens is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.renew_semantic_tokens(semantic_tokens)
+    return network
 
 
 def _captions(network: Any, inputs: dict[str, Any], tokens: int, beams: int) -> Callable[[], Any]:
