@@ -62,6 +62,26 @@ def test_a_budget_milder_than_can_be_takes_the_mildest_and_says_so(
     ]
 
 
+@pytest.mark.parametrize("kind", [kind for kind in CLASSES if kind != "reasoning"])
+def test_stock_is_timed_too_where_transformers_has_it(
+    kind: str, madtp: Run, nano: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind == "vqa":  # stock has it in one width only
+        monkeypatch.setitem(PRESETS, "nano-vqa", Preset(kind, 35, 5, (62, 4, 2, 211), (62, 2, 2, 223)))
+    command = ("bench", "--preset", f"nano-{kind}", "--pairs", 1, "--text-tokens", 7, "--reduction", 0.45, "--stock")
+    for row in object_of(madtp(*command, "--json"))["rows"]:
+        assert set(row) == ROW | {"stock_ms", "dense_over_stock"}
+        assert row["stock_ms"] > 0 and row["dense_over_stock"] > 0
+    said = madtp(*command)
+    assert said.code == 0 and "our dense form is" in " ".join(said.out.split())
+
+
+def test_stock_is_refused_where_transformers_has_none(madtp: Run, nano: None) -> None:
+    said = madtp("bench", "--preset", "nano-reasoning", "--pairs", 1, "--stock")
+    assert said.code == 2 and "transformers has no model of two images a text" in said.err
+    assert said.err.count("\n") == 1 and "leave out --stock" in said.err
+
+
 def test_with_more_semantic_tokens_less_must_be_pruned(madtp: Run, nano: None) -> None:
     command = ("bench", "--preset", "nano-vqa", "--pairs", 1, "--text-tokens", 7, "--reduction", 0.01, "--json")
     few, many = (object_of(madtp(*command, "--semantic-tokens", count)) for count in (7, 997))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Annotated, Any
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from madtp.cli import common
 from madtp.cli.compress import parse_budgets
 from madtp.cli.flops import ModelOption, PresetOption, check_text, one_of
+from madtp.errors import InputError
 
 COLUMNS = ("work", "GFLOPs", "reduction", "ms", "speed-up", "ideal", "of ideal")
 
@@ -20,10 +22,12 @@ class Work:
     Attributes:
         name: "towers", or "generate": the whole of captioning.
         run: does it once at the model's temperature and returns its trace.
+        stock: does it by transformers' own class; None = not asked for.
     """
 
     name: str
     run: Callable[[], Any]
+    stock: Callable[[], Any] | None = None
 
 
 def bench(
@@ -52,6 +56,9 @@ def bench(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples a batch.")] = 1,
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Times that dense and pruned run in turn.")] = 7,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Captioning: beams of the search.")] = 3,
+    stock: Annotated[
+        bool, typer.Option("--stock", help="Time transformers' own class too, in turn with our dense form.")
+    ] = False,
     threads: Annotated[
         int | None, typer.Option("--threads", min=1, help="Threads on the CPU; default: torch's.", show_default=False)
     ] = None,
@@ -86,6 +93,8 @@ def bench(
     works = [Work("towers", lambda: network.encode(**inputs).trace)]
     if kind == "caption":
         works.append(Work("generate", _captions(network, inputs, text_tokens, beams)))
+    if stock:
+        works = _with_stock(works, kind, network, inputs, text_tokens, beams, name)
     own = network.temperature is not None and budgets is None
     rows = []
     asked: list[float | None] = [None] if own else list(budgets or (0.5, 0.8))
@@ -145,6 +154,31 @@ def _captions(network: Any, inputs: dict[str, Any], tokens: int, beams: int) -> 
     return run
 
 
+def _with_stock(
+    works: list[Work], kind: str, network: Any, inputs: dict[str, Any], tokens: int, beams: int, name: str
+) -> list[Work]:
+    """The same works, each with what transformers' own class does for it.
+
+    Raises:
+        InputError: transformers has no such class.
+    """
+    import torch
+
+    from madtp.model.stock import stock_of, towers_of
+
+    try:
+        host, _ = stock_of(network)
+    except InputError as error:
+        raise InputError(error, name, "leave out --stock") from error
+    towers, steps = towers_of(kind, host), tokens - 1
+
+    def generate() -> None:
+        host.generate(**inputs, num_beams=beams, do_sample=False, min_new_tokens=steps, max_new_tokens=steps)
+
+    runs = {"towers": torch.inference_mode()(lambda: towers(**inputs)), "generate": generate}
+    return [replace(work, stock=runs[work.name]) for work in works]
+
+
 def _gflops(network: Any, work: Work) -> tuple[Any, Any]:
     """GFLOPs of every example as the model prunes now, and dense."""
     from madtp.cost.flops import count, count_dense
@@ -188,7 +222,15 @@ def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
     network.pruning = setting
     gflops = {"dense": float(dense.mean()), "mean": float(pruned.mean())}
     row = {"work": work.name, "temperature": setting.temperature, "gflops": gflops}
-    return row | times.account(reduction(pruned, dense), examples)
+    row |= times.account(reduction(pruned, dense), examples)
+    if work.stock is not None:
+        against = time_pairs(work.stock, lambda: at(None), pairs=pairs)
+        network.pruning = setting
+        row |= {
+            "stock_ms": round(1000 * median(against.baseline) / examples, 3),
+            "dense_over_stock": round(against.speedup, 3),
+        }
+    return row
 
 
 def _table(result: dict[str, Any]) -> Any:
@@ -216,4 +258,10 @@ def _table(result: dict[str, Any]) -> Any:
         f"{hardware['gpu'] if result['device'] == 'cuda' else hardware['cpu']}, {result['threads']} threads, "
         f"{result['dtype']}, torch {versions['torch']}, median of {result['pairs']} pairs, commit {result['commit']}"
     )
-    return Group(table, made)
+    stock = [
+        f"{row['work']}: transformers' own class takes {amount(row['stock_ms'])} ms, "
+        f"our dense form is {row['dense_over_stock']:.2f}x as fast"
+        for row in result["rows"]
+        if "stock_ms" in row
+    ]
+    return Group(table, *stock, made)
