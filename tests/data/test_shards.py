@@ -109,6 +109,17 @@ def test_the_same_key_in_two_tars(root: Path, shard: Shard) -> None:
     assert ids[0].endswith("test-0.tar/a")
 
 
+def test_questions_of_the_same_key_in_two_tars(root: Path, shard: Shard) -> None:
+    """Many number their pictures anew in every tar; ids that are ours must not clash for it."""
+    for k in range(2):
+        shard(f"test-{k}.tar", pair("a", k, question="Is it?", answer="yes"))
+    ids = [question.question_id for sample in load_data("vqa", root, "test") for question in sample.questions]
+    assert ids == ["a-0", "test-1/a-0"]
+    shard("test-2.tar", pair("c", 2, question="Is it?", answer="yes", id="a-0"))
+    with pytest.raises(InputError, match="ids that several texts have: 1: a-0"):
+        load_data("vqa", root, "test")
+
+
 @pytest.mark.parametrize(
     ("members", "words"),
     [

@@ -99,13 +99,15 @@ def load_shards(request: Request) -> Data[Any]:
         raise InputError(f"shards that are missing: {first(absent)}", request.path, "give them, or use --skip-missing")
     parts: dict[str, dict[Names, list[Any]]] = {}
     found: dict[Names, tuple[TarImage | None]] = {}
+    taken: set[str] = set()  # many number their pictures anew in every tar
     for file in files:
         part = parts.setdefault(_split(file, request.path), {})
         for key, members in index(file).items() if file.is_file() else ():
             names = (f"{file.as_posix()}/{key}",)
             image = next((name for name in members if name.endswith(IMAGE_ENDINGS)), None)
             found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
-            part[names] = _texts(request.task, file, key, members)
+            part[names] = _texts(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
+            taken.add(key)
     if "" in parts and len(parts) > 1:
         raise InputError("some tars are named after a split and some not", request.path, "name all or none")
     groups = choose_split(parts, request.split, request.path)
@@ -145,8 +147,8 @@ def _split(file: Path, source: Path) -> str:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")
 
 
-def _texts(task: str, file: Path, key: str, members: Mapping[str, Place]) -> list[Any]:
-    """The questions or captions beside a picture."""
+def _texts(task: str, file: Path, key: str, members: Mapping[str, Place], name: str) -> list[Any]:
+    """The questions, their ids made of `name` where they have none, or captions beside a picture."""
     entry = Entry({}, file, key)
     if ".json" in members:
         content = parse_json(_bytes(file, members[".json"]), f"{file}, {key}.json")
@@ -157,7 +159,7 @@ def _texts(task: str, file: Path, key: str, members: Mapping[str, Place]) -> lis
         asked = entry.get("questions")
         several = asked if isinstance(asked, list) else [entry.fields] if entry.get("question") is not None else []
         rows = [Entry(fields if isinstance(fields, dict) else {}, file, entry.place) for fields in several]
-        return [own_question(row, f"{key}-{k}") for k, row in enumerate(rows)]
+        return [own_question(row, f"{name}-{k}") for k, row in enumerate(rows)]
     if entry.get(*CAPTIONS) is None and ".txt" in members:
         try:
             entry = Entry({"caption": _bytes(file, members[".txt"]).decode("utf-8-sig")}, file, f"{key}.txt")
