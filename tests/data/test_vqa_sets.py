@@ -66,6 +66,18 @@ def test_test_questions_can_be_predicted_but_are_known_to_have_no_answers(vqav2:
     assert load_data("vqa", vqav2, "test").samples == data.samples
 
 
+def test_a_file_that_lies_in_a_folder_of_annotations(vqav2: Path, write: Callable[..., Path]) -> None:
+    """Pictures, and the list of answers, beside that folder."""
+    (vqav2 / "annotations").mkdir()
+    for file in vqav2.glob("v2_*.json"):
+        file.rename(vqav2 / "annotations" / file.name)
+    write("toy/answer_list.json", ["yes", "no"])
+    whole = load_data("vqa", vqav2, "val")
+    data = load_data("vqa", vqav2 / "annotations" / "v2_OpenEnded_mscoco_val2014_questions.json", "val")
+    assert data.samples == whole.samples
+    assert data.answers == whole.answers == ("yes", "no")
+
+
 def test_vqav2_faults(vqav2: Path, write: Callable[..., Path]) -> None:
     name = "toy/v2_mscoco_val2014_annotations.json"
     write(name, {"annotations": [annotation(42000, 42, HUMAN, "yes")]})
