@@ -147,6 +147,17 @@ def test_blip(root: Path, paint: Callable[..., None], write: Callable[..., Path]
     assert len(load_data("vqa", f"{root},{root / 'vg_qa.json'}", "val")) == 1
 
 
+def test_blips_blank_answers_are_people_too(root: Path, paint: Callable[..., None], write: Callable[..., Path]) -> None:
+    """Nine references would turn the accuracy of the whole split into another figure."""
+    name = "val2014/COCO_val2014_000000000042.jpg"
+    write("vqa_val.json", [{"question": "Is it?", "image": name, "question_id": 42000, "answer": HUMAN}])
+    paint(name)
+    (sample,) = load_data("vqa", root, "val")
+    assert sorted(sample.questions[0].references) == sorted(HUMAN)
+    assert sample.questions[0].answers == ("no", "yes", "Yes", "maybe")
+    assert sum(sample.questions[0].weights) == pytest.approx(1)
+
+
 def test_answer_list(vqav2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     splits = [load_data("vqa", vqav2, split) for split in ("train", "val")]
     assert build_answers(splits, min_count=6) == ("no",)
