@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_one_tar_is_a_data_set(shard: Shard) -> None:
             assert sample.image_id == f"{int(sample.captions[0][3:]):03d}"
 
 
+def test_what_is_held_out_does_not_hang_on_where_the_shards_lie(
+    root: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a model would be chosen on pictures that it was trained on, once the folder has moved."""
+    for k in range(3):
+        pictures = {f"{k}{j:03d}.jpg": png(j) for j in range(23)}
+        shard(f"{k:05d}.tar", pictures | {name.replace("jpg", "txt"): "no" for name in pictures})
+    shutil.copytree(root, root / "moved" / "again")
+    monkeypatch.chdir(root)
+    sources = (root, ".", "moved/again", f"{root}/*.tar", "{00000..00002}.tar", "moved/again/{00000..00002}.tar")
+    held = [[sample.image_id for sample in load_data("retrieval", source, "val")] for source in sources]
+    assert len(held[0]) == 7
+    assert all(ids == held[0] for ids in held)
+
+
 def test_splits_by_name_or_folder(root: Path, shard: Shard) -> None:
     for k in range(3):
         shard(f"train-{k:02d}.tar", pair(f"x{k}", k))
@@ -99,6 +115,22 @@ def test_missing_and_bare(root: Path, shard: Shard, caplog: pytest.LogCaptureFix
     assert "test-0.tar/a" in caplog.text
     with pytest.raises(InputError, match="1 pictures without captions: nothing to search among"):
         load_data("retrieval", root, "test", skip_missing=True)
+
+
+@pytest.mark.parametrize(("task", "what"), [("caption", "captions"), ("retrieval", "captions"), ("vqa", "questions")])
+def test_training_can_pass_over_pictures_without_texts(
+    root: Path, shard: Shard, caplog: pytest.LogCaptureFixture, task: str, what: str
+) -> None:
+    """Off the web some always are: one must not stop a collection of millions, nor go unsaid."""
+    asked = {"question": "Is it?", "answer": "yes"}
+    shard("train-0.tar", pair("a", 2, **asked) | {"b.jpg": png(3), "b.json": {"caption": None}} | pair("c", 5, **asked))
+    shard("val-0.tar", pair("d", 7, **asked))
+    with pytest.raises(InputError, match=rf"pictures without {what}: 1: .*train-0\.tar/b; .*use --skip-missing"):
+        load_data(task, root, "train")
+    data = load_data(task, root, "train", skip_missing=True)
+    assert [sample.image_id for sample in data] == ["a", "c"]
+    assert data.hidden == 0
+    assert f"pictures without {what}, left out: 1: " in caplog.text
 
 
 def test_the_same_key_in_two_tars(root: Path, shard: Shard) -> None:

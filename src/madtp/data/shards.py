@@ -6,6 +6,8 @@ unpacked, and order is free, so shards are a data set like any other.
 
 import glob
 import io
+import logging
+import os
 import re
 import tarfile
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from madtp.data.sample import Data
 from madtp.data.split import choose_split
 from madtp.data.table import CAPTIONS, IMAGE_ENDINGS, SPLIT_WORDS, own_question
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 Place = tuple[int, int]
@@ -97,13 +101,15 @@ def load_shards(request: Request) -> Data[Any]:
     absent = [file.name for file in files if not file.is_file()]
     if absent and not (request.skip_missing and len(absent) < len(files)):
         raise InputError(f"shards that are missing: {first(absent)}", request.path, "give them, or use --skip-missing")
+    home = request.path if request.path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     parts: dict[str, dict[Names, list[Any]]] = {}
     found: dict[Names, tuple[TarImage | None]] = {}
     taken: set[str] = set()  # many number their pictures anew in every tar
     for file in files:
         part = parts.setdefault(_split(file, request.path), {})
+        inside = file.relative_to(home).as_posix()  # what is held out must not hang on where the folder lies
         for key, members in index(file).items() if file.is_file() else ():
-            names = (f"{file.as_posix()}/{key}",)
+            names = (f"{inside}/{key}",)
             image = next((name for name in members if name.endswith(IMAGE_ENDINGS)), None)
             found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
             part[names] = _texts(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
@@ -113,7 +119,20 @@ def load_shards(request: Request) -> Data[Any]:
     groups = choose_split(parts, request.split, request.path)
     missing = [name for name in groups if found[name][0] is None]
     report_missing([names[0] for names in missing], request.path, request.skip_missing, "put them beside their texts")
+    if request.split == "train":  # in millions of pairs off the web a few have none
+        groups = _with_texts(groups, request)
     return request.assemble(groups, found)
+
+
+def _with_texts(groups: Mapping[Names, list[Any]], request: Request) -> Mapping[Names, list[Any]]:
+    """The pictures that there is something to learn about. Raises InputError for others, unless they may be skipped."""
+    bare = [names[0] for names, texts in groups.items() if not texts]
+    what = f"pictures without {'questions' if request.task == 'vqa' else 'captions'}"
+    if bare and not request.skip_missing:
+        raise InputError(f"{what}: {first(bare)}", request.path, "nothing to train on; use --skip-missing")
+    if bare:
+        logger.warning("%s: %s, left out: %s", request.path, what, first(bare))
+    return {names: texts for names, texts in groups.items() if texts}
 
 
 def index(path: Path) -> dict[str, dict[str, Place]]:
