@@ -133,6 +133,14 @@ def test_training_can_pass_over_pictures_without_texts(
     assert f"pictures without {what}, left out: 1: " in caplog.text
 
 
+def test_the_picture_is_the_member_of_the_plain_ending(root: Path, shard: Shard) -> None:
+    """Depths and masks lie beside pictures, often before them; alone, a longer ending will do."""
+    shard("test-0.tar", {"a.depth.png": png(7), "a.jpg": png(5), "a.mask.png": png(3), "a.txt": "a"})
+    shard("test-1.tar", {"b.input.png": png(11), "b.txt": "b"})
+    data = load_data("caption", root, "test")
+    assert [sample.image.open().getpixel((0, 0))[0] for sample in data] == [5, 11]
+
+
 def test_the_same_key_in_two_tars(root: Path, shard: Shard) -> None:
     for name in ("test-0.tar", "test-1.tar"):
         shard(name, pair("a", 1))

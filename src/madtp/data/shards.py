@@ -110,7 +110,8 @@ def load_shards(request: Request) -> Data[Any]:
         inside = file.relative_to(home).as_posix()  # what is held out must not hang on where the folder lies
         for key, members in index(file).items() if file.is_file() else ():
             names = (f"{inside}/{key}",)
-            image = next((name for name in members if name.endswith(IMAGE_ENDINGS)), None)
+            # of KEY.depth.png and KEY.jpg the second is the picture
+            image = min(filter(_is_image, members), key=lambda name: name.count("."), default=None)
             found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
             part[names] = _texts(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
             taken.add(key)
@@ -157,6 +158,10 @@ def index(path: Path) -> dict[str, dict[str, Place]]:
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror}", path) from error
     return members
+
+
+def _is_image(ending: str) -> bool:
+    return ending.endswith(IMAGE_ENDINGS)
 
 
 def _split(file: Path, source: Path) -> str:
