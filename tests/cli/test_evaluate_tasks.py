@@ -1,10 +1,12 @@
 """`evaluate` of more than questions: pictures of pairs in the report, predictions where they can be written."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Run
+from madtp.data.scenes import write_scenes
 from madtp.model.save import save_model
 from small import nano, nano_task
 
@@ -30,3 +32,14 @@ def test_a_place_that_takes_no_predictions_is_refused_before_the_work(
     monkeypatch.setattr("madtp.evaluate.evaluate", lambda *_, **__: pytest.fail("worked for nothing"))
     command = ("evaluate", "--model", pairs, "--data", "scenes:3", "--limit", 3, "--predictions", tmp_path)
     assert madtp(*command).wrong() == f"{tmp_path}: is a folder; name a file in it"
+
+
+@pytest.mark.parametrize(("split", "fix"), [("test", "add --predictions, or use val"), ("val", "add --predictions")])
+def test_a_split_without_truth_is_told_what_helps(
+    madtp: Run, pairs: Path, tmp_path: Path, split: str, fix: str
+) -> None:
+    folder = write_scenes(tmp_path / "pairs", task="reasoning", seed=3, n_train=2, n_val=1, n_test=1)
+    for file in folder.glob("*.json"):
+        file.write_text(re.sub(r'"label": *"?\w+"?, *', "", file.read_text()))
+    said = madtp("evaluate", "--model", pairs, "--data", folder, "--split", split).wrong()
+    assert said == f"{folder}: what is true of {split} is not in its files; {fix}"

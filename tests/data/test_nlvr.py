@@ -53,6 +53,22 @@ def test_nlvr2_test_is_the_public_one(root: Path, paint: Callable[..., None], wr
     assert (data[0].statements[0].label, data.hidden) == (None, 1)
 
 
+@pytest.mark.parametrize("place", ["data", "annotations"])
+def test_a_file_that_lies_in_a_folder_of_annotations(
+    root: Path, paint: Callable[..., None], write: Callable[..., Path], place: str
+) -> None:
+    """The one way to test2 where test1 is there too; the pictures are where they are for the whole folder."""
+    for name in ("test1", "test2"):
+        write(f"{place}/{name}.json", json.dumps({"identifier": f"{name}-0-1-0", "sentence": "a dog"}))
+        paint(*(f"images/{name}/{name}-0-1-img{side}.png" for side in (0, 1)))
+    for name, source in (("test1", root), ("test2", root / place / "test2.json"), ("test1", root / place)):
+        (sample,) = load_data("reasoning", f"nlvr2:{source}", "test")
+        assert sample.image_id == f"{name}-0-1"
+        assert [image.path.relative_to(root).as_posix() for image in sample.images] == [
+            f"images/{name}/{name}-0-1-img{side}.png" for side in (0, 1)
+        ]
+
+
 def test_nlvr_has_one_picture_for_both(root: Path, paint: Callable[..., None], write: Callable[..., Path]) -> None:
     write("dev/dev.json", NLVR.read_text())
     paint(*(f"dev/images/2/dev-{name}-0.png" for name in ("1572-0", "1572-3", "3125-1")))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -57,6 +58,21 @@ def test_one_tar_is_a_data_set(shard: Shard) -> None:
             assert sample.image_id == f"{int(sample.captions[0][3:]):03d}"
 
 
+def test_what_is_held_out_does_not_hang_on_where_the_shards_lie(
+    root: Path, shard: Shard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a model would be chosen on pictures that it was trained on, once the folder has moved."""
+    for k in range(3):
+        pictures = {f"{k}{j:03d}.jpg": png(j) for j in range(23)}
+        shard(f"{k:05d}.tar", pictures | {name.replace("jpg", "txt"): "no" for name in pictures})
+    shutil.copytree(root, root / "moved" / "again")
+    monkeypatch.chdir(root)
+    sources = (root, ".", "moved/again", f"{root}/*.tar", "{00000..00002}.tar", "moved/again/{00000..00002}.tar")
+    held = [[sample.image_id for sample in load_data("retrieval", source, "val")] for source in sources]
+    assert len(held[0]) == 7
+    assert all(ids == held[0] for ids in held)
+
+
 def test_splits_by_name_or_folder(root: Path, shard: Shard) -> None:
     for k in range(3):
         shard(f"train-{k:02d}.tar", pair(f"x{k}", k))
@@ -101,12 +117,47 @@ def test_missing_and_bare(root: Path, shard: Shard, caplog: pytest.LogCaptureFix
         load_data("retrieval", root, "test", skip_missing=True)
 
 
+@pytest.mark.parametrize(("task", "what"), [("caption", "captions"), ("retrieval", "captions"), ("vqa", "questions")])
+def test_training_can_pass_over_pictures_without_texts(
+    root: Path, shard: Shard, caplog: pytest.LogCaptureFixture, task: str, what: str
+) -> None:
+    """Off the web some always are: one must not stop a collection of millions, nor go unsaid."""
+    asked = {"question": "Is it?", "answer": "yes"}
+    shard("train-0.tar", pair("a", 2, **asked) | {"b.jpg": png(3), "b.json": {"caption": None}} | pair("c", 5, **asked))
+    shard("val-0.tar", pair("d", 7, **asked))
+    with pytest.raises(InputError, match=rf"pictures without {what}: 1: .*train-0\.tar/b; .*use --skip-missing"):
+        load_data(task, root, "train")
+    data = load_data(task, root, "train", skip_missing=True)
+    assert [sample.image_id for sample in data] == ["a", "c"]
+    assert data.hidden == 0
+    assert f"pictures without {what}, left out: 1: " in caplog.text
+
+
+def test_the_picture_is_the_member_of_the_plain_ending(root: Path, shard: Shard) -> None:
+    """Depths and masks lie beside pictures, often before them; alone, a longer ending will do."""
+    shard("test-0.tar", {"a.depth.png": png(7), "a.jpg": png(5), "a.mask.png": png(3), "a.txt": "a"})
+    shard("test-1.tar", {"b.input.png": png(11), "b.txt": "b"})
+    data = load_data("caption", root, "test")
+    assert [sample.image.open().getpixel((0, 0))[0] for sample in data] == [5, 11]
+
+
 def test_the_same_key_in_two_tars(root: Path, shard: Shard) -> None:
     for name in ("test-0.tar", "test-1.tar"):
         shard(name, pair("a", 1))
     ids = [sample.image_id for sample in load_data("caption", root, "test")]
     assert len(set(ids)) == 2
     assert ids[0].endswith("test-0.tar/a")
+
+
+def test_questions_of_the_same_key_in_two_tars(root: Path, shard: Shard) -> None:
+    """Many number their pictures anew in every tar; ids that are ours must not clash for it."""
+    for k in range(2):
+        shard(f"test-{k}.tar", pair("a", k, question="Is it?", answer="yes"))
+    ids = [question.question_id for sample in load_data("vqa", root, "test") for question in sample.questions]
+    assert ids == ["a-0", "test-1/a-0"]
+    shard("test-2.tar", pair("c", 2, question="Is it?", answer="yes", id="a-0"))
+    with pytest.raises(InputError, match="ids that several texts have: 1: a-0"):
+        load_data("vqa", root, "test")
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,18 @@ def test_plain_pictures(root: Path, paint: Callable[..., None], write: Callable[
             load_data(task, root, "test")
 
 
+def test_captions_that_are_not_read_are_told_of(
+    root: Path, paint: Callable[..., None], write: Callable[..., Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """COCO's own captions, say: without a word all pictures would seem to be there without captions."""
+    paint("val2014/COCO_val2014_000000000042.jpg", "val2014/meta/1.png")
+    assert load_data("caption", root, "val").hidden == 2
+    assert not caplog.records
+    write("annotations/captions_val2014.json", {"annotations": []})
+    assert load_data("caption", root, "val").hidden == 2
+    assert "toy: files of no known form, not read: 1: captions_val2014.json" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

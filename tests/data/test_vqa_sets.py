@@ -66,6 +66,18 @@ def test_test_questions_can_be_predicted_but_are_known_to_have_no_answers(vqav2:
     assert load_data("vqa", vqav2, "test").samples == data.samples
 
 
+def test_a_file_that_lies_in_a_folder_of_annotations(vqav2: Path, write: Callable[..., Path]) -> None:
+    """Pictures, and the list of answers, beside that folder."""
+    (vqav2 / "annotations").mkdir()
+    for file in vqav2.glob("v2_*.json"):
+        file.rename(vqav2 / "annotations" / file.name)
+    write("toy/answer_list.json", ["yes", "no"])
+    whole = load_data("vqa", vqav2, "val")
+    data = load_data("vqa", vqav2 / "annotations" / "v2_OpenEnded_mscoco_val2014_questions.json", "val")
+    assert data.samples == whole.samples
+    assert data.answers == whole.answers == ("yes", "no")
+
+
 def test_vqav2_faults(vqav2: Path, write: Callable[..., Path]) -> None:
     name = "toy/v2_mscoco_val2014_annotations.json"
     write(name, {"annotations": [annotation(42000, 42, HUMAN, "yes")]})
@@ -133,6 +145,17 @@ def test_blip(root: Path, paint: Callable[..., None], write: Callable[..., Path]
     (sample,) = load_data("vqa", root / "vg_qa.json", "train")
     assert (sample.image_id, sample.questions[0].answers) == ("vg-42", ("grass",))
     assert len(load_data("vqa", f"{root},{root / 'vg_qa.json'}", "val")) == 1
+
+
+def test_blips_blank_answers_are_people_too(root: Path, paint: Callable[..., None], write: Callable[..., Path]) -> None:
+    """Nine references would turn the accuracy of the whole split into another figure."""
+    name = "val2014/COCO_val2014_000000000042.jpg"
+    write("vqa_val.json", [{"question": "Is it?", "image": name, "question_id": 42000, "answer": HUMAN}])
+    paint(name)
+    (sample,) = load_data("vqa", root, "val")
+    assert sorted(sample.questions[0].references) == sorted(HUMAN)
+    assert sample.questions[0].answers == ("no", "yes", "Yes", "maybe")
+    assert sum(sample.questions[0].weights) == pytest.approx(1)
 
 
 def test_answer_list(vqav2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,14 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import CLIPImageProcessorPil, CLIPProcessor, CLIPTokenizer
+from transformers import (
+    BertTokenizer,
+    BlipImageProcessorPil,
+    BlipProcessor,
+    CLIPImageProcessorPil,
+    CLIPProcessor,
+    CLIPTokenizer,
+)
 from transformers.utils import logging as host
 
 import madtp
@@ -25,6 +32,7 @@ from madtp.model.blip_caption import MadtpBlipForConditionalGeneration
 from madtp.model.blip_retrieval import MadtpBlipForImageTextRetrieval
 from madtp.model.clip import MadtpCLIPModel
 from madtp.model.load import is_hub_id, load, load_processor, quiet_host
+from madtp.task.words import Words
 from model import tiny_clip
 from model.tiny import tiny_model, tiny_stock, tiny_stock_captioner
 from model.tiny_retrieval import tiny_retrieval_stock
@@ -116,6 +124,32 @@ def test_the_processor_of_a_clip(tmp_path: Path, make: Any, capfd: pytest.Captur
     pixels = processor.image_processor(Image.new("RGB", (53, 41)), return_tensors="pt").pixel_values
     assert pixels.shape == (1, 3, 35, 35)
     assert capfd.readouterr() == ("", "")
+
+
+def bert_words(count: int) -> BertTokenizer:
+    """A tokenizer of so many words, without BLIP's own two."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    words = [*special, *(f"word{i}" for i in range(count - len(special)))]
+    return BertTokenizer(vocab={word: i for i, word in enumerate(words)})
+
+
+@pytest.mark.parametrize(
+    ("words", "start", "first"),
+    [(99, 99, (99, 100)), (99, 97, (2, 2)), (101, 99, (2, 2)), (97, 99, (2, 2))],
+    ids=["the hub's", "begins otherwise", "has its own", "of another model"],
+)
+def test_a_stock_tokenizer_gets_the_tokens_that_begin_blips_texts(
+    tmp_path: Path, words: int, start: int, first: tuple[int, int]
+) -> None:
+    """The hub's BLIPs come with BERT's tokenizer, two words short of the model: [DEC] and [ENC]."""
+    with quiet_host():
+        tiny_stock_captioner().save_pretrained(tmp_path)
+        images = BlipImageProcessorPil(size={"height": 35, "width": 35})
+        BlipProcessor(images, bert_words(words)).save_pretrained(tmp_path)
+    edit_part(tmp_path, "text_config", vocab_size=101, bos_token_id=start)
+    texts = Words(load_processor(tmp_path).tokenizer)
+    assert (texts.dec, texts.enc) == first
+    assert texts.tokens("word1 word3", texts.dec) == [first[0], 6, 8, 3]
 
 
 def test_arguments_reach_from_pretrained(folder: Path) -> None:

@@ -81,6 +81,20 @@ def test_clips_byte_pairs_follow_too() -> None:
         assert torch.equal(mine[row], theirs[lent[word]] if word in lent else before[row]), word
 
 
+@pytest.mark.parametrize("kind", ["reasoning", "caption"])
+@pytest.mark.parametrize("theirs", [11, 97])
+def test_positions_are_taken_as_far_as_both_have_them(kind: str, theirs: int) -> None:
+    """A published BLIP reads 512 tokens, a fresh model of ours 64."""
+    (model, words), (lender, lent) = blip(kind, MINE, 1), blip("vqa", THEIRS, 2)
+    name = ("text_decoder.bert" if kind == "caption" else "text_encoder") + ".embeddings.position_embeddings.weight"
+    lender.get_submodule(name.removesuffix(".weight")).weight = nn.Parameter(torch.randn(theirs, NANO.width))
+    before = copies(model)[name]
+    assert name in take_towers(model, words, lender, lent, "lender")
+    both = min(theirs, len(before))
+    assert torch.equal(copies(model)[name][:both], copies(lender)[name][:both])
+    assert torch.equal(copies(model)[name][both:], before[both:])
+
+
 def test_no_word_in_common_is_no_fault() -> None:
     (model, _), (lender, lent) = blip("vqa", MINE, 1), blip("vqa", THEIRS, 2)
     name = "text_encoder.embeddings.word_embeddings.weight"

@@ -172,6 +172,15 @@ def test_one_image_alone_is_matched_with_no_wrong_text() -> None:
 
 
 @torch.no_grad()
+def test_a_model_that_has_come_apart_has_a_loss_of_nan() -> None:
+    """Which training stops at with a word; a wrong partner of a number that is none would be our fault."""
+    contrast = make("momentum")
+    contrast.model.text_proj.weight.fill_(math.nan)
+    losses = contrast(**pairs_of(0))
+    assert math.isnan(float(losses.itc))
+
+
+@torch.no_grad()
 def test_a_model_without_matching() -> None:
     """As CLIP: contrast and alignment alone."""
 

@@ -42,6 +42,18 @@ def test_a_batch_holds_each_picture_once_and_says_which_are_looked_at(data: Data
     assert first == ["[ENC]"] * 5
 
 
+def test_a_long_statement_is_read_to_its_end(data: Data[PairSample]) -> None:
+    """The longest of NLVR2's first 300 has 53 tokens; the model of the fewest positions that we make reads 64."""
+    task, model = nano_task("reasoning"), nano("reasoning")
+    statement = "the left picture has a circle and " * 7 + "no square"
+    batch = task.collate([(torch.zeros(2, 3, NANO.image, NANO.image), data[0], [Statement(statement, True, "0")])])
+    assert task.tokenizer.decode(batch["input_ids"][0, 1:-1]) == statement
+    with evaluating(model):
+        model.encode(**task.inputs(batch))
+        longest = task.collate([(*task.dataset(data)[0][:2], [Statement("circle " * 97, True, "0")])])
+        assert model.encode(**task.inputs(longest)).trace.tower("text")[0].tokens_in.tolist() == [63]
+
+
 def test_left_and_right_are_told_apart(data: Data[PairSample]) -> None:
     task, model = nano_task("reasoning"), nano("reasoning")
     swapped = replace(data, samples=tuple(replace(s, images=s.images[::-1]) for s in data.samples))

@@ -52,7 +52,8 @@ def evaluate(
     if temperature is not None:
         network.temperature = temperature or None
     if some.hidden and some.hidden >= some.n_texts and predictions is None:
-        raise InputError("what is true of this split is not in its files", "--split", "add --predictions, or use val")
+        fix = "add --predictions, or use val" if split == "test" else "add --predictions"
+        raise InputError(f"what is true of {split} is not in its files", data, fix)
     if predictions is not None:
         check_writable(predictions)
     if out is not None:

@@ -150,6 +150,11 @@ class Request:
         return self.path if self.path.is_dir() else self.path.parent
 
     @property
+    def folders(self) -> list[Path]:
+        """The folder, and the one above it where it is one for annotations only: pictures lie beside that."""
+        return [self.folder, self.folder.parent] if self.folder.name in ANNOTATIONS else [self.folder]
+
+    @property
     def name(self) -> str:
         """What the data set is called in reports."""
         path = self.path.resolve()
@@ -172,8 +177,8 @@ class Request:
         return files[0]
 
     def roots(self, *more: str) -> list[Path]:
-        """Folders that names of pictures may be relative to: the folder, its ``images``, and ``more`` below it."""
-        return [self.folder, self.folder / "images", *(self.folder / name for name in more)]
+        """Folders that names of pictures may be relative to: `folders`, their ``images``, and ``more`` below them."""
+        return [folder / name for folder in self.folders for name in (".", "images", *more)]
 
     def data(
         self,
@@ -201,6 +206,9 @@ class Request:
         report_missing(list(images.missing), self.path, self.skip_missing, f"put them under {roots[0]}")
         return self.assemble(groups, found, name_of=name_of, answers=answers)
 
+    def _answer_list(self) -> tuple[str, ...]:
+        return answer_list(*(folder / place for folder in self.folders for place in ANNOTATIONS))
+
     def assemble(
         self,
         groups: Mapping[Names, Sequence[Any]],
@@ -221,7 +229,7 @@ class Request:
             for names, texts in list(kept.items())[: self.limit]
         ]
         if answers is None:
-            answers = answer_list(*(self.folder / place for place in ANNOTATIONS)) if self.task == "vqa" else ()
+            answers = self._answer_list() if self.task == "vqa" else ()
         return Data(tuple(samples), self.name, self.split, tuple(answers))
 
 

@@ -50,7 +50,7 @@ def load_nlvr2(request: Request) -> Data[PairSample]:
     file = request.split_file(*FILES[request.split])
     # Train's pictures lie in numbered folders, the others' in one folder; its name is that of the file.
     home = file.stem
-    roots = [request.folder / place / home for place in ("images", ".")] + request.roots()
+    roots = [folder / place / home for folder in request.folders for place in ("images", ".")] + request.roots()
 
     def names(entry: Entry) -> list[str]:
         parts = _parts(entry, NLVR2_ID, "dev-850-0-0")

@@ -6,6 +6,8 @@ unpacked, and order is free, so shards are a data set like any other.
 
 import glob
 import io
+import logging
+import os
 import re
 import tarfile
 from collections.abc import Mapping
@@ -22,6 +24,8 @@ from madtp.data.sample import Data
 from madtp.data.split import choose_split
 from madtp.data.table import CAPTIONS, IMAGE_ENDINGS, SPLIT_WORDS, own_question
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 Place = tuple[int, int]
@@ -97,21 +101,39 @@ def load_shards(request: Request) -> Data[Any]:
     absent = [file.name for file in files if not file.is_file()]
     if absent and not (request.skip_missing and len(absent) < len(files)):
         raise InputError(f"shards that are missing: {first(absent)}", request.path, "give them, or use --skip-missing")
+    home = request.path if request.path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))
     parts: dict[str, dict[Names, list[Any]]] = {}
     found: dict[Names, tuple[TarImage | None]] = {}
+    taken: set[str] = set()  # many number their pictures anew in every tar
     for file in files:
         part = parts.setdefault(_split(file, request.path), {})
+        inside = file.relative_to(home).as_posix()  # what is held out must not hang on where the folder lies
         for key, members in index(file).items() if file.is_file() else ():
-            names = (f"{file.as_posix()}/{key}",)
-            image = next((name for name in members if name.endswith(IMAGE_ENDINGS)), None)
+            names = (f"{inside}/{key}",)
+            # of KEY.depth.png and KEY.jpg the second is the picture
+            image = min(filter(_is_image, members), key=lambda name: name.count("."), default=None)
             found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
-            part[names] = _texts(request.task, file, key, members)
+            part[names] = _texts(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
+            taken.add(key)
     if "" in parts and len(parts) > 1:
         raise InputError("some tars are named after a split and some not", request.path, "name all or none")
     groups = choose_split(parts, request.split, request.path)
     missing = [name for name in groups if found[name][0] is None]
     report_missing([names[0] for names in missing], request.path, request.skip_missing, "put them beside their texts")
+    if request.split == "train":  # in millions of pairs off the web a few have none
+        groups = _with_texts(groups, request)
     return request.assemble(groups, found)
+
+
+def _with_texts(groups: Mapping[Names, list[Any]], request: Request) -> Mapping[Names, list[Any]]:
+    """The pictures that there is something to learn about. Raises InputError for others, unless they may be skipped."""
+    bare = [names[0] for names, texts in groups.items() if not texts]
+    what = f"pictures without {'questions' if request.task == 'vqa' else 'captions'}"
+    if bare and not request.skip_missing:
+        raise InputError(f"{what}: {first(bare)}", request.path, "nothing to train on; use --skip-missing")
+    if bare:
+        logger.warning("%s: %s, left out: %s", request.path, what, first(bare))
+    return {names: texts for names, texts in groups.items() if texts}
 
 
 def index(path: Path) -> dict[str, dict[str, Place]]:
@@ -138,6 +160,10 @@ def index(path: Path) -> dict[str, dict[str, Place]]:
     return members
 
 
+def _is_image(ending: str) -> bool:
+    return ending.endswith(IMAGE_ENDINGS)
+
+
 def _split(file: Path, source: Path) -> str:
     """The split that the tar's name or its folder (below the source) tells, or ``""``."""
     folder = file.parent.name if file.parent != source else ""
@@ -145,8 +171,8 @@ def _split(file: Path, source: Path) -> str:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")
 
 
-def _texts(task: str, file: Path, key: str, members: Mapping[str, Place]) -> list[Any]:
-    """The questions or captions beside a picture."""
+def _texts(task: str, file: Path, key: str, members: Mapping[str, Place], name: str) -> list[Any]:
+    """The questions, their ids made of `name` where they have none, or captions beside a picture."""
     entry = Entry({}, file, key)
     if ".json" in members:
         content = parse_json(_bytes(file, members[".json"]), f"{file}, {key}.json")
@@ -157,7 +183,7 @@ def _texts(task: str, file: Path, key: str, members: Mapping[str, Place]) -> lis
         asked = entry.get("questions")
         several = asked if isinstance(asked, list) else [entry.fields] if entry.get("question") is not None else []
         rows = [Entry(fields if isinstance(fields, dict) else {}, file, entry.place) for fields in several]
-        return [own_question(row, f"{key}-{k}") for k, row in enumerate(rows)]
+        return [own_question(row, f"{name}-{k}") for k, row in enumerate(rows)]
     if entry.get(*CAPTIONS) is None and ".txt" in members:
         try:
             entry = Entry({"caption": _bytes(file, members[".txt"]).decode("utf-8-sig")}, file, f"{key}.txt")

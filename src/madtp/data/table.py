@@ -1,5 +1,6 @@
 """People's own data: tables (.csv, .tsv, .jsonl) with one picture and text a row, and plain folders of pictures."""
 
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from madtp.data.files import Entry, first, read_table
-from madtp.data.gather import Request, full_id, group
+from madtp.data.gather import ANNOTATIONS, Request, full_id, group
 from madtp.data.sample import CaptionSample, Data, Question, Statement
 from madtp.data.split import choose_split
 from madtp.data.vqa import make_question
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 TABLE_ENDINGS = (".csv", ".tsv", ".jsonl")
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -123,9 +126,14 @@ def is_images(request: Request) -> bool:
 def load_images(request: Request) -> Data[CaptionSample]:
     """A plain folder of pictures without captions, whatever the split is called; there is nothing to train on or score.
 
+    Annotations beside them that no form is known for are told of in a warning: captions may have been meant.
+
     Raises:
         InputError: it is asked for as train.
     """
+    places = [request.path / place for place in ANNOTATIONS]
+    if unread := sorted({file.name for place in places for file in place.glob("*.json")}):
+        logger.warning("%s: files of no known form, not read: %s", request.path, first(unread))
     if request.split == "train":
         raise InputError("holds pictures without captions", request.path, "write captions.csv: image,caption")
     groups: dict[tuple[str, ...], list[str]] = {(name,): [] for name in pictures(request.path)}

@@ -143,10 +143,12 @@ def load_blip_vqa(request: Request) -> Data[VqaSample]:
     file = request.split_file(f"vqa_{request.split}.json")
 
     def question(entry: Entry) -> Question:
-        answers = entry.texts("answer")
+        answers, given = entry.texts("answer"), entry.get("answer")
         if not answers and request.split != "test":
             raise InputError("has no 'answer'", entry.where, "expected a list of answers")
-        return make_question(entry, answers, entry.text("question_id"))
+        # A blank answer is one of the ten people's: without it the question would have too few for the VQA accuracy.
+        blank = [""] * (len(given) - len(answers)) if isinstance(given, list) and answers else []
+        return make_question(entry, answers + blank, entry.text("question_id"))
 
     groups = group(read_entries(file), lambda entry: [entry.text("image")], question)
     return request.data(groups, request.roots(*COCO))

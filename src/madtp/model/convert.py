@@ -17,7 +17,7 @@ from madtp.model.convert_clip import clip_config, map_clip_keys
 from madtp.model.convert_config import blip_config
 from madtp.model.convert_names import BLIP_PARTS, ConvertedInfo, bare, kinds_of, map_blip_keys
 from madtp.model.folder import check_destination, whole_folder
-from madtp.model.load import quiet_host
+from madtp.model.load import name_first_tokens, quiet_host
 from madtp.model.shape import class_of, task_of
 
 __all__ = ["AUTO", "ConvertedInfo", "convert"]
@@ -161,8 +161,8 @@ def _processor(kind: str, tokenizer: str, config: MadtpBlipConfig | MadtpCLIPCon
             "no tokenizer can be loaded from there", tokenizer, "name a local folder or a hub id"
         ) from error
     vocabulary, size = config.text_config.vocab_size, config.vision_config.image_size
-    if kind != "clip" and len(words) == vocabulary - 2:
-        words.add_special_tokens({"bos_token": "[DEC]", "extra_special_tokens": ["[ENC]"]})
+    if kind != "clip":
+        name_first_tokens(words, vocabulary)
     if len(words) != vocabulary:
         raise InputError(
             f"has {len(words)} words, the checkpoint {vocabulary}", tokenizer, "name the one it was trained with"

@@ -71,7 +71,8 @@ def load(path: str | Path, **kwargs: Any) -> "PreTrainedModel":
 def load_processor(path: str | Path) -> "ProcessorMixin":
     """The stock processor (images and tokenizer) of a model folder or hub id: a `BlipProcessor` or a `CLIPProcessor`.
 
-    As their `from_pretrained`, without the host's warning that our model type is not one of its own.
+    As their `from_pretrained`, without the host's warning that our model type is not one of its own; with [DEC] and
+    [ENC] where BLIP's model has them and its tokenizer has not.
 
     Raises:
         InputError: there is none, or no config.json to tell which.
@@ -86,7 +87,24 @@ def load_processor(path: str | Path) -> "ProcessorMixin":
     except Exception as error:  # damaged files make the host stumble anywhere
         fix = f"save the {cls.__name__} into the folder"
         raise InputError(f"no processor beside the model: {short(error)}", path, fix) from error
+    text = config.get("text_config")
+    if cls is BlipProcessor and isinstance(text, dict):
+        name_first_tokens(processor.tokenizer, text.get("vocab_size"), text.get("bos_token_id"))
     return processor
+
+
+def name_first_tokens(tokenizer: Any, vocabulary: int | None, start: int | None = None) -> None:
+    """Add [DEC] and [ENC] to a tokenizer that lacks the model's last two words, as those of the hub's BLIPs do.
+
+    BLIP was trained with them in front of texts that it writes and of texts that look at a picture.
+
+    Args:
+        tokenizer: gets them.
+        vocabulary: words of the model.
+        start: the model's `bos_token_id`; None = not known.
+    """
+    if vocabulary is not None and len(tokenizer) == vocabulary - 2 and start in (None, vocabulary - 2):
+        tokenizer.add_special_tokens({"bos_token": "[DEC]", "extra_special_tokens": ["[ENC]"]})
 
 
 def is_hub_id(path: str | Path) -> bool:

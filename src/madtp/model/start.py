@@ -13,12 +13,15 @@ from madtp.model.text_pair import both_sides
 _WORDS = re.compile(
     r".*\.(?:word_embeddings|token_embedding)\.weight|.*\.cls\.predictions\.(?:bias|decoder\.(?:weight|bias))"
 )
+_PLACES = re.compile(r"(?:text_encoder|text_decoder\.bert|text_model)\.embeddings\.position_embeddings?\.weight")
 
 
 def take_towers(
     model: Any, words: Mapping[str, int], lender: Any, lender_words: Mapping[str, int], source: str
 ) -> list[str]:
     """Copy what fits of another model's parameters: towers by name, word vectors by word. The rest stays fresh.
+
+    Of texts' positions the first are taken where one model reads longer texts than the other.
 
     Args:
         model: receives them.
@@ -28,7 +31,7 @@ def take_towers(
         source: what the lender is called, for the error.
 
     Returns:
-        names of the parameters that were taken, in whole or (word vectors) in part.
+        names of the parameters that were taken, in whole or (word vectors, positions) in part.
 
     Raises:
         InputError: the image tower does not fit, so that little is left to start from.
@@ -52,6 +55,9 @@ def take_towers(
                 mine[name][rows] = tensor[their_rows].to(mine[name])
             elif tensor.shape == mine[name].shape:
                 mine[name].copy_(tensor)
+            elif _PLACES.fullmatch(name) and tensor.shape[1:] == mine[name].shape[1:]:
+                both = min(len(tensor), len(mine[name]))  # a lender that reads longer texts has the first places too
+                mine[name][:both] = tensor[:both].to(mine[name])
             else:
                 continue
             taken.append(name)

@@ -16,4 +16,5 @@ def draw_negatives(logits: Tensor, same: Tensor, draw: Tensor) -> Tensor:
     weights = logits.masked_fill(same, -torch.inf).double().softmax(1).cpu()
     up_to = weights.cumsum(1)
     column = torch.searchsorted(up_to, draw.double()[:, None] * up_to[:, -1:], right=True)[:, 0]
+    column = column.clamp(max=logits.shape[1] - 1)  # NaN: some column, so that the loss can be NaN and be told of
     return column.masked_fill(same.all(1).cpu(), -1)
