@@ -18,7 +18,7 @@ for run in madtp:0 madtp:1 madtp:2 class_attention:0 class_attention:1 class_att
     for budget in 0.5:0.51 0.8:0.81; do # a little more than the budget: what is measured on test shall not fall short
         $madtp compress --task vqa --model "$out/dense" --data "$data" --method "$method" --reduction "${budget#*:}" \
             --out "$out/$method-${budget%:*}-seed$seed" --seed "$seed" --epochs 2 --batch-size 16 --questions 0 \
-            --lr 3e-4 --semantic-tokens 32 --straight-through 0
+            --lr 3e-4 --semantic-tokens 32
     done
 done
 for run in dense dense-longer {madtp,class_attention}-0.{5,8}-seed{0,1,2} random-0.{5,8}-seed0; do

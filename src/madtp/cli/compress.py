@@ -66,7 +66,7 @@ def compress(
     straight_through: Annotated[
         float,
         typer.Option("--straight-through", min=0.0, help="Weight of kept tokens' gradient to the scores; 0 = none."),
-    ] = 0.5,
+    ] = 0.0,
     semantic_tokens: Annotated[
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
