@@ -1,4 +1,4 @@
-"""Keeping what a block decided by, for whoever wants to look at it. Off by default, and then nothing is computed or held.
+"""Keeping what a block decided by, for whoever wants to look at it. Off by default, and then nothing is held.
 
 `with recording():` asks for it; every `BlockTrace` of a tower that starts in the block then has its `record`.
 """

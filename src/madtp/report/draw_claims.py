@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from madtp.report.draw_kept import FRAME, GAP, LINE_HEIGHT, WHOLE, abreast, show, wrapped
+from madtp.report.draw_kept import FRAME, GAP, HATCHED, LINE_HEIGHT, WHOLE, abreast, show, wrapped
 from madtp.report.seen import Step, Tower, View
-from madtp.report.sheet import LINE, MERGED, SOFT, TEXT, Draw, Drawing, Sheet
+from madtp.report.sheet import SOFT, TEXT, Draw, Drawing, Sheet
 from madtp.report.view import tinted
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ COLOURS = ("#e0812b", "#3b7dd8", "#2a9d5c", "#c2438e", "#8d6be0", "#b8961a")
 _OTHER = "#8a9099"
 _DARK = (24, 27, 32)
 LEGEND = (
-    "A patch or word is claimed by the semantic token to which its affinity is largest (that is its S_tok, before it is "
-    "made a share). Only what goes into a block as itself counts; what was merged before is left dark."
+    "A patch or word is claimed by the semantic token to which its affinity is largest: its S_tok, before it is made a "
+    "share. Only what goes into a block as itself counts; what was merged before is dark or hatched."
 )
 
 
@@ -59,7 +59,7 @@ def claims_of(view: View, most: int = MOST) -> list[Claim]:
         words: Counter[tuple[int, str]] = Counter()
         for tower in view.texts:
             for step in tower.steps:
-                words.update((place, tower.words[place]) for place in np.flatnonzero(_claimed(step, number)))
+                words.update((place, tower.words[place]) for place in np.flatnonzero(_claimed(step, number)).tolist())
         told = tuple((word, count) for (_, word), count in words.most_common())
         found.append(Claim(int(number), patches, told, blocks, of_patches.get(number, 0.0)))
     return found
@@ -127,9 +127,9 @@ def _rgb(colour: str) -> tuple[int, int, int]:
 
 def _lit(image: Image.Image, claim: Claim, place: int, colour: dict[int, str]) -> Image.Image:
     """The picture dark but where the semantic token claims it, there in its colour."""
-    often = claim.patches[place][:, None]
-    shade = np.sqrt(often) * np.array(_rgb(colour[claim.number])) + (1 - np.sqrt(often)) * np.array(_DARK)
-    return tinted(image, shade, np.full(len(often), 0.72), size=320)
+    often = np.sqrt(claim.patches[place])  # the root brings out what is claimed in one block alone
+    shade = often[:, None] * np.array(_rgb(colour[claim.number])) + (1 - often[:, None]) * np.array(_DARK)
+    return tinted(image, shade, 0.85 - 0.25 * often, size=320)
 
 
 def _told(sheet: Sheet, claim: Claim, x: float, y: float) -> float:
@@ -184,13 +184,14 @@ def _cells(tower: Tower, line: Sequence[tuple[int, float, float]], width: float,
         axes.axis("off")
         for number, left, wide in line:
             middle = left + wide / 2
-            axes.text(middle, 0.5, tower.words[number].replace("$", r"\$"), ha="center", va="center", size=8, color=TEXT)
+            axes.text(
+                middle, 0.5, tower.words[number].replace("$", r"\$"), ha="center", va="center", size=8, color=TEXT
+            )
             for row, step in enumerate(tower.steps, 1):
                 corner, size = (left + 0.02, row + 0.08), (wide - 0.04, 0.84)
                 claims = step.claims()
                 if claims is None or not step.alone[number]:
-                    how = {"facecolor": LINE, "edgecolor": MERGED, "hatch": "////", "alpha": 0.45, "linewidth": 0}
-                    axes.add_patch(Rectangle(corner, *size, **how))
+                    axes.add_patch(Rectangle(corner, *size, **HATCHED))
                     continue
                 claim = int(claims[number])
                 axes.add_patch(Rectangle(corner, *size, facecolor=colour.get(claim, _OTHER), linewidth=0))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from madtp.report.seen import RIGHT, Step, Tower, View
-from madtp.report.sheet import KEPT, LINE, MERGED, SOFT, TEXT, Drawing, Sheet, bare
+from madtp.report.sheet import KEPT, LINE, MERGED, SOFT, TEXT, Draw, Drawing, Sheet, bare
 from madtp.report.sheet import RIGHT as GREEN
 from madtp.report.sheet import WRONG as RED
 from madtp.report.table import amount
@@ -20,12 +21,13 @@ if TYPE_CHECKING:
 
 WHOLE, FRAME, GAP, LINE_HEIGHT = 2.0, 1.45, 0.12, 0.24  # inches
 MOST_ABREAST = 6
+HATCHED: dict[str, Any] = {"facecolor": LINE, "edgecolor": MERGED, "linewidth": 0, "hatch": "////", "alpha": 0.45}
 LEGEND = (
     "Clear patches inside the orange line are kept as themselves. Hatched ones were merged into one token; "
     "the darker, the less weight they carry in it."
 )
 WORDS_LEGEND = (
-    "Framed words are kept as themselves. Hatched ones were merged into one token, with the weight that they carry in it."
+    "Framed words are kept as themselves. Hatched ones were merged into one token, with the weight they carry."
 )
 
 
@@ -35,8 +37,8 @@ def abreast(blocks: int) -> int:
     return -(-blocks // max(rows, 1))
 
 
-def answers(view: View) -> list[tuple[str, str, str]]:
-    """`(name, answer and cost, mark)`, dense and pruned, in words."""
+def answers(view: View) -> list[tuple[str, str, str, str]]:
+    """`(name, answer, cost, mark)`, dense and pruned, in words."""
     costs = (
         f"{amount(view.gflops_dense)} GFLOPs",
         f"{amount(view.gflops)} GFLOPs, {100 * view.reduction:.0f}% fewer",
@@ -48,7 +50,7 @@ def answers(view: View) -> list[tuple[str, str, str]]:
         marks = ["right" if mark >= RIGHT else "wrong" for mark in view.marks]
     said = [answer or "(nothing)" for answer in (view.dense, view.pruned)]
     return [
-        (name, f"{answer}   ({cost})", mark)
+        (name, answer, cost, mark)
         for name, answer, cost, mark in zip(("dense", "pruned"), said, costs, marks, strict=True)
     ]
 
@@ -58,13 +60,14 @@ def draw_kept(view: View) -> Drawing:
     most = max(abreast(len(tower.steps)) for tower in view.pictures)
     sheet = Sheet(WHOLE + 0.3 + most * (FRAME + GAP))
     y = 0.0
-    if view.text:
-        sheet.text(0, y, f"“{view.text}”", size=12, weight="bold")
-        y += 0.32
-    for name, answer, mark in answers(view):
+    for line in textwrap.wrap(f"“{view.text}”" if view.text else "", int(sheet.width / 0.107)):
+        sheet.text(0, y, line, size=12, weight="bold")
+        y += 0.26
+    y += 0.06
+    for name, answer, cost, mark in answers(view):
         sheet.text(0, y, f"{name}:", color=SOFT)
         colour = {"right": GREEN, "wrong": RED}.get(mark, TEXT)
-        sheet.text(0.65, y, answer + (f"   {mark}" if mark else ""), color=colour)
+        sheet.text(0.65, y, f"{answer}   ({cost})   {mark}", color=colour)
         y += LINE_HEIGHT
     if view.truth:
         sheet.text(0, y, "true:", color=SOFT)
@@ -154,7 +157,7 @@ def _words(sheet: Sheet, tower: Tower, y: float) -> float:
     return y + 0.05
 
 
-def _cells(tower: Tower, line: Sequence[tuple[int, float, float]], width: float):  # type: ignore[no-untyped-def]
+def _cells(tower: Tower, line: Sequence[tuple[int, float, float]], width: float) -> Draw:
     def draw(axes: Axes) -> None:
         rows = 1 + len(tower.steps)
         axes.set(xlim=(0, width), ylim=(rows, 0))
@@ -178,10 +181,14 @@ def _cell(axes: Axes, step: Step, number: int, place: tuple[float, float, float]
     if kept:
         axes.add_patch(Rectangle(corner, *size, facecolor="none", edgecolor=KEPT, linewidth=1.2))
     else:
-        axes.add_patch(
-            Rectangle(corner, *size, facecolor=LINE, edgecolor=MERGED, linewidth=0, hatch="////", alpha=0.45)
-        )
+        axes.add_patch(Rectangle(corner, *size, **HATCHED))
     said = word if kept else f"{100 * step.share[number]:.0f}%"
     axes.text(
-        left + wide / 2, row + 0.5, said, ha="center", va="center", size=7.5 if kept else 6.5, color=TEXT if kept else SOFT
+        left + wide / 2,
+        row + 0.5,
+        said,
+        ha="center",
+        va="center",
+        size=7.5 if kept else 6.5,
+        color=TEXT if kept else SOFT,
     )

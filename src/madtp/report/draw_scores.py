@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,8 +25,8 @@ ABOUT = {
     "importance": "mean of the three:\nabove θ is kept",
 }
 MAPS = (
-    "Maps: yellow = high, dark blue = low, by block; inside the orange line is what the block keeps. Grey lines cross what "
-    "came in merged already: it has one score."
+    "Maps: yellow = high, dark blue = low, by block; inside the orange line is what the block keeps. Grey lines cross "
+    "what came in merged already: it has one score."
 )
 BARS = (
     "Histograms count tokens going in: orange are kept, grey are merged. The dashed line is the threshold θ. "
@@ -114,22 +114,27 @@ def _map(tower: Tower, step: Step, score: str) -> Draw:
 
 def _strike(axes: Axes, where: np.ndarray) -> None:
     """A line across every cell that holds a merged token."""
-    from matplotlib.collections import LineCollection
-
     lines = [[(x - 0.5, y + 0.5), (x + 0.5, y - 0.5)] for y, x in np.argwhere(where)]
-    axes.add_collection(LineCollection(lines, colors="#9aa0a8", linewidths=0.4), autolim=False)
+    _strokes(axes, lines, color="#9aa0a8", linewidth=0.4)
 
 
 def outline(axes: Axes, inside: np.ndarray) -> None:
     """An orange line between the cells that are `inside` and the others."""
-    from matplotlib.collections import LineCollection
-
     lines = []
     for y, x in np.argwhere(inside[:, 1:] != inside[:, :-1]):
         lines.append([(x + 0.5, y - 0.5), (x + 0.5, y + 0.5)])
     for y, x in np.argwhere(inside[1:] != inside[:-1]):
         lines.append([(x - 0.5, y + 0.5), (x + 0.5, y + 0.5)])
-    axes.add_collection(LineCollection(lines, colors="#ff8c00", linewidths=1.3, capstyle="projecting"), autolim=False)
+    _strokes(axes, lines, color="#ff8c00", linewidth=1.3, solid_capstyle="projecting")
+
+
+def _strokes(axes: Axes, lines: Sequence[Sequence[tuple[float, float]]], **how: Any) -> None:
+    """Many strokes as one path, which keeps the files small; the limits of the axes stay."""
+    points = [point for line in lines for point in (*line, (np.nan, np.nan))]
+    limits = axes.get_xlim(), axes.get_ylim()
+    if points:
+        axes.plot(*zip(*points, strict=True), **how)
+    axes.set(xlim=limits[0], ylim=limits[1])
 
 
 def _histograms(sheet: Sheet, band: Sequence[tuple[int, Step]], names: Sequence[str], y: float) -> float:
@@ -172,12 +177,12 @@ def _parts_histogram(step: Step, parts: Sequence[str]) -> Draw:
     return draw
 
 
-def _edges(scores: Sequence[Numbers], step: Step) -> np.ndarray:
+def _edges(scores: Sequence[Numbers], step: Step) -> list[float]:
     values = np.concatenate([*scores, [] if step.threshold is None else [step.threshold]])
     low, high = float(values.min()), float(values.max())
     if high - low < 1e-9 * max(abs(high), 1e-9):
         low, high = low - 0.5e-3, high + 0.5e-3
-    return np.linspace(low, high, BINS + 1)
+    return np.linspace(low, high, BINS + 1).tolist()
 
 
 def _finish(axes: Axes, step: Step) -> None:

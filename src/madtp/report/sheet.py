@@ -67,9 +67,9 @@ class Sheet:
 
     def text(self, x: float, y: float, text: str, **how: Any) -> None:
         """A line whose upper left corner is there; `how` as matplotlib's `Figure.text` takes it."""
-        how = {"color": TEXT, "size": 9, "va": "top"} | how
+        how = {"color": TEXT, "size": 9.0, "va": "top", **how}
         self._texts.append((x, y, text.replace("$", r"\$"), how))
-        self.height = max(self.height, y + how["size"] / 72 * 1.4 * (1 + text.count("\n")))
+        self.height = max(self.height, y + float(how["size"]) / 72 * 1.4 * (1 + text.count("\n")))
 
     def note(self, x: float, y: float, text: str) -> float:
         """A small text, in as many lines as the sheet's width asks for; returns the y below it."""
