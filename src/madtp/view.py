@@ -1,8 +1,8 @@
 """Looking at single examples: what each block pruned by which scores, and which examples pruning costs an answer."""
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,6 +103,7 @@ def look(
     said: tuple[str, str, str] | None = None,
     marks: tuple[float, float] | None = None,
     found: Sequence[tuple[str, ImageSource]] = (),
+    reference: tuple[str, Any] | None = None,
 ) -> View:
     """One example through the model, as it prunes and dense.
 
@@ -117,22 +118,17 @@ def look(
             answers are those given here, and no true one is known.
         marks: how good the two are (`Task.marks`).
         found: further pictures to show.
+        reference: name and dense model of the same task to compare with; None = the model itself, without pruning.
     """
     pruning = model.pruning
     assert pruning.temperature is not None, "a dense model prunes nothing"
     batch = to_device(task.collate([item]), model.device)
-
-    def answer(context: AbstractContextManager[None], provenance: bool) -> tuple[list[Prediction], Any]:
-        with evaluating(model), context:
-            return task.predict(model, batch, answers, provenance=provenance)
-
-    predictions, encoded = answer(recording(), True)
+    with evaluating(model), recording():
+        predictions, encoded = task.predict(model, batch, answers, provenance=True)
     run, full = cost(model, encoded.trace)
-    try:
-        model.temperature = None
-        dense, _ = answer(nullcontext(), False)
-    finally:
-        model.pruning = pruning
+    other = model if reference is None else reference[1]
+    with dense_run(other), evaluating(other):
+        dense, _ = task.predict(other, batch, answers)
     if said is None:
         said = task.words_for(dense[0])[0], task.words_for(predictions[0])[0], ""
     ids = None
@@ -153,8 +149,20 @@ def look(
         temperature=pruning.temperature,
         how=how,
         towers=towers_of(task, encoded.trace, item, ids),
+        reference=reference[0] if reference else "",
         found=tuple((what, image.open()) for what, image in found),
     )
+
+
+@contextmanager
+def dense_run(model: Any) -> Iterator[None]:
+    """The model without pruning; its settings come back as they were."""
+    pruning = model.pruning
+    try:
+        model.temperature = None
+        yield
+    finally:
+        model.pruning = pruning
 
 
 @dataclass(frozen=True)
@@ -193,20 +201,28 @@ class Comparison:
 
 
 def compare(
-    model: Any, task: Task, data: Data[Any], *, batch_size: int = 32, advance: Advance | None = None
+    model: Any,
+    task: Task,
+    data: Data[Any],
+    *,
+    reference: tuple[str, Any] | None = None,
+    batch_size: int = 32,
+    advance: Advance | None = None,
 ) -> Comparison:
-    """Evaluate a split as the model prunes and dense, and find where the two differ; settings come back as they were.
+    """Evaluate a split as the model prunes and dense, and find where the two differ.
+
+    Args:
+        model: with a temperature; its settings come back as they were.
+        task, data, batch_size, advance: as for `evaluate`; there are two rounds.
+        reference: as for `look`.
 
     Raises:
         InputError: there is nothing to answer.
     """
-    pruning = model.pruning
+    other = model if reference is None else reference[1]
     pruned = evaluate(model, task, data, batch_size=batch_size, advance=advance)
-    try:
-        model.temperature = None
-        dense = evaluate(model, task, data, batch_size=batch_size, advance=advance)
-    finally:
-        model.pruning = pruning
+    with dense_run(other):
+        dense = evaluate(other, task, data, batch_size=batch_size, advance=advance)
     place = {sample.image_id: i for i, sample in enumerate(data.samples)}
     met: Counter[str] = Counter()
     lost, gained = [], 0

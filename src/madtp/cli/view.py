@@ -39,6 +39,14 @@ def view(
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Instead of the model's own.", show_default=False)
     ] = None,
+    dense: Annotated[
+        str | None,
+        typer.Option(
+            "--dense",
+            help="Dense model to compare with; default: the same weights, without pruning.",
+            show_default=False,
+        ),
+    ] = None,
     task: common.TaskOption = None,
     split: Annotated[str, typer.Option("--split", help="Of --data, to find --worst in: train, val or test.")] = "test",
     limit: common.LimitOption = None,
@@ -74,7 +82,11 @@ def view(
         network.temperature = temperature
     if network.temperature is None and reduction is None:
         raise InputError("is dense, so nothing is pruned", model, "add --reduction 0.5, or name a pruned model")
-    run = _Run(model, network, work, data, reduction, temperature, batch_size, skip_missing)
+    reference = None
+    if dense is not None:
+        reference = dense, common.load_model(dense, device, dtype)[0]
+        common.task_of(reference[1], task, dense)
+    run = _Run(model, network, work, reference, data, reduction, temperature, batch_size, skip_missing)
     if worst is not None:
         _worst(run, worst, split, limit, out, overwrite, as_json)
         return
@@ -116,11 +128,12 @@ def _check(
 
 @dataclass
 class _Run:
-    """A model and how it is to prune."""
+    """A model, how it is to prune, and the dense model it is compared with; None = itself, dense."""
 
     name: str
     network: Any
     work: Any
+    reference: Any
     data: str | None
     reduction: float | None
     temperature: float | None
@@ -162,7 +175,7 @@ def _one(run: _Run, item: Any, images: list[str], out: Path, as_json: bool) -> N
     from madtp.view import look
 
     source, how = run.settle(item)
-    seen = look(run.network, run.work, item, name=run.name, how=how)
+    seen = look(run.network, run.work, item, name=run.name, how=how, reference=run.reference)
     files = write_view(out, seen, settings())
     result = {
         "task": run.work.name,
@@ -208,7 +221,7 @@ def _worst(run: _Run, count: int, split: str, limit: int | None, out: Path, over
     claim_folder(out, overwrite)
     source, how = run.settle()
     with common.progress(f"dense and pruned on {some.name} {split}", 2 * len(some)) as advance:
-        both = compare(run.network, work, some, batch_size=run.batch_size, advance=advance)
+        both = compare(run.network, work, some, reference=run.reference, batch_size=run.batch_size, advance=advance)
     made = settings()
     pages, rows = [], []
     dataset = work.dataset(some)
@@ -218,7 +231,7 @@ def _worst(run: _Run, count: int, split: str, limit: int | None, out: Path, over
         for number, lost in enumerate(chosen, 1):
             pixels, sample, texts = dataset[lost.sample]
             (dense, truth), (pruned, _) = work.words_for(lost.dense), work.words_for(lost.pruned)
-            found = [(f"{who} ranks this first", pictures[of]) for who, of in (("dense", dense), ("pruned", pruned))]
+            found = (("dense", dense), ("pruned", pruned)) if work.name == "retrieval" else ()
             seen = look(
                 run.network,
                 work,
@@ -228,7 +241,8 @@ def _worst(run: _Run, count: int, split: str, limit: int | None, out: Path, over
                 how=how,
                 said=(dense, pruned, truth),
                 marks=lost.marks,
-                found=found if work.name == "retrieval" else (),
+                found=[(f"{who} ranks this first", pictures[of]) for who, of in found],
+                reference=run.reference,
             )
             place = f"{number:02d}"
             write_view(out / place, seen, made)

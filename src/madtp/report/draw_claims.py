@@ -48,20 +48,26 @@ class Claim:
 
 
 def claims_of(view: View, most: int = MOST) -> list[Claim]:
-    """The semantic tokens that claim most, of patches and words counted alike; none where nothing is claimed."""
+    """The semantic tokens that claim most; none where nothing is claimed.
+
+    Half of them are those that claim on both sides, by the smaller of their shares; then by the share of patches.
+    """
     of_patches, of_words = (_weights(towers) for towers in (view.pictures, view.texts))
-    total = Counter(of_patches)
-    total.update(of_words)
+    both = sorted(
+        set(of_patches) & set(of_words), key=lambda number: (-min(of_patches[number], of_words[number]), number)
+    )
+    rest = sorted(of_patches, key=lambda number: (-of_patches[number], number))
+    chosen = list(dict.fromkeys([*both[: most // 2], *rest, *both]))[:most]
     blocks = sum(len(tower.steps) for tower in view.texts)
     found = []
-    for number, _ in sorted(total.items(), key=lambda pair: (-pair[1], pair[0]))[:most]:
+    for number in chosen:
         patches = tuple(np.mean([_claimed(step, number) for step in tower.steps], 0) for tower in view.pictures)
         words: Counter[tuple[int, str]] = Counter()
         for tower in view.texts:
             for step in tower.steps:
                 words.update((place, tower.words[place]) for place in np.flatnonzero(_claimed(step, number)).tolist())
         told = tuple((word, count) for (_, word), count in words.most_common())
-        found.append(Claim(int(number), patches, told, blocks, of_patches.get(number, 0.0)))
+        found.append(Claim(number, patches, told, blocks, of_patches[number]))
     return found
 
 
@@ -70,14 +76,14 @@ def _claimed(step: Step, number: int) -> np.ndarray:
     return np.zeros(len(step.kept), dtype=bool) if claims is None else (claims == number) & step.alone
 
 
-def _weights(towers: Sequence[Tower]) -> Counter[int]:
+def _weights(towers: Sequence[Tower]) -> dict[int, float]:
     """Semantic token -> its share of all claims on originals that go into a block as themselves."""
     every = [claims[step.alone] for tower in towers for step in tower.steps if (claims := step.claims()) is not None]
     if not every:
-        return Counter()
+        return {}
     numbers, counts = np.unique(np.concatenate(every), return_counts=True)
     whole = max(int(counts.sum()), 1)
-    return Counter({int(number): int(count) / whole for number, count in zip(numbers, counts, strict=True)})
+    return {int(number): int(count) / whole for number, count in zip(numbers, counts, strict=True)}
 
 
 def claims_in_words(claims: Sequence[Claim]) -> list[str]:

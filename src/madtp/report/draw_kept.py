@@ -24,7 +24,7 @@ MOST_ABREAST = 6
 HATCHED: dict[str, Any] = {"facecolor": LINE, "edgecolor": MERGED, "linewidth": 0, "hatch": "////", "alpha": 0.45}
 LEGEND = (
     "Clear patches inside the orange line are kept as themselves. Hatched ones were merged into one token; "
-    "the darker, the less weight they carry in it."
+    "the darker, the less weight they carry in it, at most the share under the picture."
 )
 WORDS_LEGEND = (
     "Framed words are kept as themselves. Hatched ones were merged into one token, with the weight they carry."
@@ -93,7 +93,7 @@ def kept_in_words(view: View) -> str:
 def heaviest(step: Step) -> str:
     """The largest weight of a merged original."""
     merged = step.share[~step.kept]
-    return f"merged: {100 * merged.max():.1f}% at most" if len(merged) else "none merged"
+    return f"merged ≤ {100 * merged.max():.1f}%" if len(merged) else "none merged"
 
 
 def show(image: Image.Image, sheet: Sheet, x: float, y: float, side: float) -> float:

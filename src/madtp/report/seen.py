@@ -86,6 +86,7 @@ class View:
         marks: how good the answers are, dense and pruned; None = not known.
         mark_name: what a mark is; "" = an answer is right (from `RIGHT` on) or wrong.
         found: further pictures with what they are (retrieval: what each model ranks first).
+        reference: name of the dense model; "" = the same weights without pruning.
     """
 
     task: str
@@ -103,6 +104,7 @@ class View:
     marks: tuple[float, float] | None = None
     mark_name: str = ""
     found: tuple[tuple[str, Image.Image], ...] = ()
+    reference: str = ""
 
     @property
     def reduction(self) -> float:

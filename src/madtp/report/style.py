@@ -51,7 +51,9 @@ tbody th, thead td { position: sticky; left: 0; background: var(--card); font-we
 .row p { margin: 0 0 .35rem; overflow-wrap: anywhere; }
 .right { color: var(--right); font-weight: 600; }
 .wrong { color: var(--wrong); font-weight: 600; }
+a { color: var(--accent); }
 .blocks { display: grid; grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); gap: .5rem; }
+.blocks.large { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
 .block img { width: 100%; height: auto; }
 .block figcaption { font-size: .75rem; line-height: 1.3; margin-top: .15rem; }
 .cards .soft { font-size: .9rem; }
@@ -70,6 +72,7 @@ td.merged { color: var(--soft); background: repeating-linear-gradient(135deg, tr
 .settings tbody tr:first-child > * { border-top: 0; }
 @media (max-width: 30rem) {
   .settings th { width: 7.5rem; }
+  .blocks.large { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
   .blocks { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)); }
 }
 """
