@@ -83,7 +83,7 @@ def towers_of(task: Task, trace: Trace, item: Item, ids: Tensor | None) -> tuple
     vision = trace.tower("vision")
     towers = [Tower(name, steps_of(vision, i), seen(task.processor, images[i].open())) for i, name in enumerate(names)]
     for tower, name in TEXTS.items():
-        if ids is not None and (blocks := trace.tower(tower)):
+        if ids is not None and (blocks := trace.tower(tower)) and int(blocks[0].tokens_in[0]):
             steps = steps_of(blocks, 0)
             # what stands behind the content, like CLIP's end token, and before it is protected
             head = 1 if blocks[0].record is None else blocks[0].record.head

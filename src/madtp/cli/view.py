@@ -152,12 +152,12 @@ class _Run:
         if self.data is not None:
             some = load_data(self.work.name, self.data, "val", limit=MEASURED, skip_missing=self.skip_missing)
             ready = list(batches(self.work, some, self.batch_size, self.network.device))
-            source = "data", f"saves {self.reduction:g} on {some.n_texts} {self.work.text_name} of {some.name} (val)"
+            source, where = "data", f"on {some.n_texts} {self.work.text_name} of {some.name} (val), measured"
         else:
             ready = [to_device(self.work.collate([item]), self.network.device)]
-            source = "example", f"saves {self.reduction:g} on this example alone, found for it"
+            source, where = "example", "on this example alone, measured"
         with common.progress(f"finding the temperature of {self.reduction:g}", 30) as advance:
-            calibrate(
+            found = calibrate(
                 self.network,
                 self.work,
                 ready,
@@ -165,7 +165,7 @@ class _Run:
                 mildest=True,
                 tried=lambda strength, value: advance(1, f"{strength:.3g} -> {value:.3f}"),
             )
-        return source
+        return source, f"found to save {self.reduction:g}; saves {found.reduction:.3f} {where}"
 
 
 def _one(run: _Run, item: Any, images: list[str], out: Path, as_json: bool) -> None:

@@ -63,7 +63,7 @@ def _answers(view: View) -> str:
         f"<li class='card'><span class='soft'>measured</span><strong>{100 * view.reduction:.0f}% fewer GFLOPs</strong>"
         f"<span class='soft'>{escape(temperature)}: {escape(view.how)}</span></li>\n"
     )
-    what = "Right picture" if view.task == "retrieval" else "True answer"
+    what = {"retrieval": "Right picture", "caption": "One of the true captions"}.get(view.task, "True answer")
     truth = f"<p>{what}: <b>{escape(view.truth)}</b></p>\n" if view.truth else ""
     return f"<ul class='cards'>\n{''.join(cards)}</ul>\n{truth}"
 
@@ -88,7 +88,8 @@ def _picture(tower: Tower) -> str:
     whole = f"<img class='whole' src='{data_url(shrunk(image))}' alt='The {escape(tower.name)}, not pruned'>"
     return (
         f"<article class='example'>\n<div>{whole}<p class='soft'>{len(tower.steps[0].kept)} patches</p></div>\n"
-        f"<div><h3>{escape(tower.name.capitalize())}</h3>\n<div class='blocks large'>\n{blocks}</div></div>\n</article>\n"
+        f"<div><h3>{escape(tower.name.capitalize())}</h3>\n"
+        f"<div class='blocks large'>\n{blocks}</div></div>\n</article>\n"
     )
 
 
