@@ -198,7 +198,7 @@ def _text(tower: Tower, name: str) -> Drawing | None:
     if not names:
         return None
     blocks, words = len(tower.steps), len(tower.words)
-    wide, high = max(0.32 * blocks, 1.0), 0.2 * words
+    wide, high = min(max(0.32 * blocks, 1.0), 2.2), 0.2 * words
     sheet = Sheet(1.0)
     sheet.text(0, 0, f"scores of the {tower.name}", size=11, weight="bold")
     x, y = LABEL, 0.6
@@ -209,7 +209,7 @@ def _text(tower: Tower, name: str) -> Drawing | None:
         sheet.box(x, y, wide, high, _word_map(tower, score))
         sheet.text(x, y + high + 0.22, ABOUT[score], size=7, color=SOFT)
         x += wide + 0.25
-    dots = max(0.5 * blocks, 1.6)
+    dots = min(max(0.5 * blocks, 1.6), 3.2)
     sheet.text(x + 0.2, y - 0.22, "TIS and θ", size=9, weight="bold")
     sheet.box(x + 0.25, y, dots, max(high, 1.2), _dots(tower))
     told = "Maps by block, yellow = high; framed words are kept. Dots: a word each, orange kept, grey merged; bar: θ."
