@@ -79,7 +79,7 @@ def _picture(tower: Tower, name: str) -> Drawing | None:
             _label(sheet, y, SCORES[score], ABOUT[score])
             for column, (_, step) in enumerate(band):
                 sheet.box(LABEL + column * (FRAME + GAP), y, FRAME, side, _map(tower, step, score))
-            y += side + GAP
+            y += max(side, 0.5) + GAP  # the name of a score beside a flat picture takes room
         y = _histograms(sheet, band, names, y) + 0.2
     sheet.note(0, sheet.note(0, y, MAPS), BARS)
     return sheet.finish(name, scores_in_words(tower))
