@@ -30,10 +30,11 @@ ROOMS: dict[str, set[str]] = {
     "model": BASE | {"prune", "cost"},  # the sizes that cost depends on
     "task": BASE | SIDE | {"prune", "model"},
     "evaluate": BASE | SIDE | {"prune", "model", "task"},
+    "view": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "recipe": BASE | SIDE,
     "resume": BASE | SIDE | {"train"},
     "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
-    "cli": BASE | SIDE | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate"},
+    "cli": BASE | SIDE | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view"},
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}

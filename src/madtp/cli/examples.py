@@ -33,6 +33,7 @@ def chosen(data: Any, most: int = MOST) -> list[int]:
 def pictures_of(network: Any, task: Any, data: Any, most: int = MOST) -> list[Seen]:
     """What the model makes of the first text of each chosen sample."""
     from madtp.evaluate import evaluating, to_device
+    from madtp.view import shares
 
     dataset = task.dataset(data)
     found = []
@@ -40,10 +41,10 @@ def pictures_of(network: Any, task: Any, data: Any, most: int = MOST) -> list[Se
         for pixels, sample, texts in (dataset[i] for i in chosen(data, most)):
             batch = to_device(task.collate([(pixels, sample, texts[:1])]), network.device)
             predictions, encoded = task.predict(network, batch, data.answers, provenance=True)
-            blocks = [block.provenance for block in encoded.trace.tower("vision")]
-            shares = [[where.of(i)[1].clamp(0, 1).cpu().numpy() for where in blocks] for i in range(len(pixels))]
+            blocks = encoded.trace.tower("vision")
+            weights = [[shares(block, i)[1] for block in blocks] for i in range(len(pixels))]
             answer, truth = task.words_for(predictions[0]) if predictions else ("", "")
-            found.append(Seen(answer, truth, shares))
+            found.append(Seen(answer, truth, weights))
     return found
 
 
@@ -58,6 +59,7 @@ def examples_of(task: Any, data: Any, pictures: dict[str, list[Seen]], most: int
     """
     from madtp.report import Example, ExampleRow
     from madtp.task.base import distinct
+    from madtp.task.picture import seen
 
     examples = []
     for i, index in enumerate(chosen(data, most)):
@@ -68,5 +70,6 @@ def examples_of(task: Any, data: Any, pictures: dict[str, list[Seen]], most: int
             side = f" ({('left', 'right')[k]} picture)" if len(images) > 1 else ""
             rows = tuple(ExampleRow(name, some[i].answer, tuple(some[i].shares[k])) for name, some in pictures.items())
             truth = next(iter(pictures.values()))[i].truth
-            examples.append(Example(image.open(), f"{text}{side}", truth, rows, judged=task.judged))
+            part = seen(task.processor, image.open())
+            examples.append(Example(part, f"{text}{side}", truth, rows, judged=task.judged))
     return examples

@@ -39,7 +39,7 @@ def _main(
 
 
 def _register() -> None:
-    from madtp.cli import answers, bench, calibrate, compress, convert, demo, evaluate, flops, predict, train
+    from madtp.cli import answers, bench, calibrate, compress, convert, demo, evaluate, flops, predict, train, view
 
     for verb in (demo.demo, train.train, compress.compress, calibrate.calibrate, evaluate.evaluate, predict.predict):
         app.command()(verb)
@@ -47,6 +47,7 @@ def _register() -> None:
     app.command()(bench.bench)
     app.command()(convert.convert)
     app.command()(answers.answers)
+    app.command()(view.view)
 
 
 def run(arguments: list[str] | None = None) -> None:

@@ -25,11 +25,13 @@ class CaptionScores:
             (CIDEr-D, the variant everyone reports), 0..10. What could not be computed is not among them.
         tokenizer: ``"ptb"`` (the official one) or ``"simple"``: such figures compare only with others of the kind.
         left_out: what is missing, and why: ``"ptb"``, ``"meteor"``, ``"spice"``.
+        cider_each: CIDEr-D of every caption, whose mean is ``cider``.
     """
 
     values: Mapping[str, float]
     tokenizer: Literal["ptb", "simple"]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    cider_each: tuple[float, ...] = ()
 
 
 def check_installed() -> None:
@@ -80,7 +82,7 @@ def caption_scores(
     used, texts, left_out = _tokenise([*candidates, *(text for some in references for text in some)], tokenizer)
     said, rest = texts[: len(candidates)], iter(texts[len(candidates) :])
     known = [[next(rest) for _ in some] for some in references]
-    values = _scores(said, known)
+    values, cider_each = _scores(said, known)
     programs: dict[str, Callable[[Sequence[str], Sequence[Sequence[str]]], float]] = {"meteor": meteor, "spice": spice}
     for name, program in programs.items() if slow else ():
         try:
@@ -89,7 +91,7 @@ def caption_scores(
             values[name] = program(said, known)
         except Unavailable as reason:
             left_out[name] = str(reason)
-    return CaptionScores(values, used, left_out)
+    return CaptionScores(values, used, left_out, cider_each)
 
 
 def _tokenise(texts: list[str], tokenizer: str) -> tuple[Literal["ptb", "simple"], list[str], dict[str, str]]:
@@ -107,8 +109,8 @@ def _tokenise(texts: list[str], tokenizer: str) -> tuple[Literal["ptb", "simple"
     return "simple", [simple_tokenise(text) for text in texts], left_out
 
 
-def _scores(candidates: list[str], references: list[list[str]]) -> dict[str, float]:
-    """What pycocoevalcap computes without Java, of tokenised captions."""
+def _scores(candidates: list[str], references: list[list[str]]) -> tuple[dict[str, float], tuple[float, ...]]:
+    """What pycocoevalcap computes without Java, of tokenised captions, and CIDEr-D of each."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -117,5 +119,6 @@ def _scores(candidates: list[str], references: list[list[str]]) -> dict[str, flo
     bleu = Bleu(4).compute_score(known, said, verbose=0)[0]
     values = {f"bleu{length}": float(score) for length, score in enumerate(bleu, start=1)}
     values["rouge_l"] = float(Rouge().compute_score(known, said)[0])
-    values["cider"] = float(Cider().compute_score(known, said)[0])
-    return values
+    cider, each = Cider().compute_score(known, said)
+    values["cider"] = float(cider)
+    return values, tuple(map(float, each))

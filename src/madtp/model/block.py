@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from madtp.model.attention import Rows, Statistics
 from madtp.model.ragged import Ragged
-from madtp.prune import BlockTrace, Evidence, Method, Provenance, Trace, semantic_feature
+from madtp.prune import BlockTrace, Evidence, Method, Provenance, Trace, is_recording, record, semantic_feature
 from madtp.prune import affinity as token_affinity
 
 
@@ -74,6 +74,7 @@ class Pruner:
         query_map: block -> map of its tokens into width d; None, or a map that is None = identity.
         gather: collect the semantic feature F, for the alignment loss.
         provenance: record where every original token is after each block.
+        record: keep what every block decided by.
         training: passed on to the method.
         straight_through: passed on to the method.
         rows: which tokens are protected.
@@ -89,6 +90,7 @@ class Pruner:
     query_map: Callable[[int], Callable[[Tensor], Tensor] | None] | None = None
     gather: bool = False
     provenance: bool = False
+    record: bool = field(default_factory=is_recording)
     training: bool = False
     straight_through: float = 0.0
     rows: Rows = field(default_factory=Rows)
@@ -133,13 +135,14 @@ class Pruner:
             output: `[t, h, d]` attention output per head, before the projection.
         """
         before = x.lengths
-        threshold = None
+        threshold = kept = None
         if self.active and statistics is not None:
             assert self.method is not None and self.strength is not None
             with _exact(x.values):
                 evidence = self._evidence(x, block, affinity, statistics, output)
                 decision = self.method.decide(evidence, self.strength, self.training)
                 x = Ragged(decision.selection.apply(x.values), decision.selection.lengths)
+                kept = record(evidence, decision) if self.record else None
             threshold = decision.threshold
             if self.provenance:
                 self._follow(before, decision.selection.follow)
@@ -147,7 +150,7 @@ class Pruner:
             self._follow(before, lambda owner, share: (owner, share))
         extra = self.rows.head + self.rows.tail
         where = self._record(x.lengths) if self.provenance else None
-        entry = BlockTrace(self.tower, block, before - extra, x.lengths - extra, threshold, where)
+        entry = BlockTrace(self.tower, block, before - extra, x.lengths - extra, threshold, where, kept)
         self.trace.blocks.append(entry)
         return x
 

@@ -7,6 +7,7 @@ provenance.
 from madtp.prune.align import affinity, alignment_loss, semantic_feature
 from madtp.prune.baselines import METHODS
 from madtp.prune.merge import Selection, select
+from madtp.prune.record import Record, is_recording, record, recording
 from madtp.prune.score import class_score, self_score, token_importance, token_score
 from madtp.prune.step import Decision, Evidence, Method
 from madtp.prune.threshold import keep_above, threshold
@@ -19,12 +20,16 @@ __all__ = [
     "Evidence",
     "Method",
     "Provenance",
+    "Record",
     "Selection",
     "Trace",
     "affinity",
     "alignment_loss",
     "class_score",
+    "is_recording",
     "keep_above",
+    "record",
+    "recording",
     "select",
     "self_score",
     "semantic_feature",

@@ -36,7 +36,7 @@ def class_attention(evidence: Evidence, strength: float, training: bool = False)
     content = evidence.content()
     score = evidence.class_scores()
     keep = _keep_top(score.detach(), content, strength, evidence.fewest)
-    return Decision(select(keep, content, score, evidence.lengths))
+    return Decision(select(keep, content, score, evidence.lengths), scores={"importance": score})
 
 
 def random(evidence: Evidence, strength: float, training: bool = False) -> Decision:

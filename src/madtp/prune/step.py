@@ -1,7 +1,7 @@
 """One pruning step of one block: evidence -> decision. Methods differ only in how they decide."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -76,10 +76,14 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Decision:
-    """A step's result: the selection, and the threshold of each instance where the method has one."""
+    """A step's result: the selection, and the threshold of each instance where the method has one.
+
+    `scores` are the padded scores it was made by, `[b, n]` by name, as `Record` has them.
+    """
 
     selection: Selection
     threshold: Float[Tensor, " b"] | None = None
+    scores: Mapping[str, Float[Tensor, "b n"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,11 +114,12 @@ def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decisi
     assert evidence.affinity is not None, "MADTP needs the affinity to the semantic tokens"
     content = evidence.content()
     affinity = evidence.padded(evidence.affinity)
-    importance = token_importance(
-        evidence.class_scores(),
-        self_score(evidence.padded(evidence.column), content),
-        token_score(affinity.amax(-1), content),
-    )
+    parts = {
+        "class": evidence.class_scores(),
+        "self": self_score(evidence.padded(evidence.column), content),
+        "token": token_score(affinity.amax(-1), content),
+    }
+    importance = token_importance(parts["class"], parts["self"], parts["token"])
     with torch.no_grad():
         theta = threshold(affinity, importance, content, strength)
         keep = keep_above(importance, theta, content, evidence.fewest)
@@ -122,4 +127,5 @@ def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decisi
     if training and evidence.straight_through:
         size = importance.detach().abs() + theta.abs()[:, None]
         gate = evidence.straight_through * importance / (size + EPS)
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta)
+    selection = select(keep, content, importance, evidence.lengths, gate)
+    return Decision(selection, theta, parts | {"importance": importance})

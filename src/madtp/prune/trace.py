@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass, field
 
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from madtp.prune.record import Record
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,14 @@ class Provenance:
         stop = start + int(self.lengths[instance])
         return self.owner[start:stop], self.share[start:stop]
 
+    def kept(self, instance: int) -> Bool[Tensor, " n"]:
+        """`[n]` True for the tokens of one instance that are still themselves, each alone in the token that holds it.
+
+        Not the same as a share of 1: merge weights may be negative, and then one of a merged token's can be above 1.
+        """
+        owner, _ = self.of(instance)
+        return owner.bincount()[owner] == 1
+
 
 @dataclass(frozen=True)
 class BlockTrace:
@@ -38,6 +48,7 @@ class BlockTrace:
         tokens_out: `[b]` content tokens after it.
         threshold: `[b]` theta, where the method has one.
         provenance: where the tower's input tokens are now, if it was asked for.
+        record: what the step decided by, if the tower prunes and it was asked for (`recording`).
     """
 
     tower: str
@@ -46,6 +57,7 @@ class BlockTrace:
     tokens_out: Int[Tensor, " b"]
     threshold: Float[Tensor, " b"] | None = None
     provenance: Provenance | None = None
+    record: Record | None = None
 
 
 @dataclass

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from madtp.metric import exact_match
+from madtp.report.html import block_figure, data_url, document, scroll_table, settings_table, shrunk, table_row
 from madtp.report.plot import quality_plot, tokens_plot
-from madtp.report.style import CSS
 from madtp.report.table import (
     Figures,
     Report,
@@ -28,14 +24,10 @@ from madtp.report.table import (
     score,
     times,
 )
-from madtp.report.view import Share, is_kept, patch_overlay
+from madtp.report.view import is_kept
 
 if TYPE_CHECKING:
     from madtp.report.report import Example, ExampleRow
-
-# Belt and braces for "nothing fetched": a browser refuses what this line does not allow.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-_WHOLE_SIDE = 384  # pixels: an example's picture is shown no wider than half of this
 
 
 def html_page(report: Report, examples: Sequence[Example] = ()) -> str:
@@ -53,14 +45,7 @@ def html_page(report: Report, examples: Sequence[Example] = ()) -> str:
         _examples(examples),
         _settings(report),
     ]
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
-        f"<title>madtp: {escape(title)}</title>\n<style>{CSS}</style>\n</head>\n<body>\n"
-        + "".join(section for section in sections if section)
-        + "</body>\n</html>\n"
-    )
+    return document(title, sections)
 
 
 def _title(report: Report) -> str:
@@ -102,29 +87,14 @@ def _table(report: Report) -> str:
         cells = [*qualities[:1], *([points(row.drop)] if names else []), *qualities[1:]]
         cells += [amount(row.gflops), amount(row.p50), amount(row.p95), percent(row.reduction), percent(row.kept)]
         cells += [amount(row.milliseconds), times(row.speedup)]
-        body.append(_table_row(row.label, cells))
+        body.append(table_row(row.label, cells))
     caption = "GFLOPs are multiply-accumulates / 10⁹ an instance, measured. The row's name is the reduction asked for."
-    return f"<h2>Results</h2>\n{_scroll_table(caption, head, body)}"
+    return f"<h2>Results</h2>\n{scroll_table(caption, head, body)}"
 
 
 def _column(column: tuple[str, str]) -> str:
     name, unit = map(escape, column)
     return f'<th scope="col">{name}<small>{unit}</small></th>'
-
-
-def _table_row(name: str, cells: Iterable[str]) -> str:
-    values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{escape(name)}</th>{values}</tr>\n'
-
-
-def _scroll_table(caption: str, head: str, body: Iterable[str]) -> str:
-    # A table wider than a phone scrolls in its own box; tabindex lets the keyboard reach that box.
-    # The caption stands outside it, or it would be as wide as the table.
-    return (
-        f"<p class='soft'>{escape(caption)}</p>\n"
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(caption)}"><table>\n'
-        f"<thead><tr><td></td>{head}</tr></thead>\n<tbody>\n{''.join(body)}</tbody></table></div>\n"
-    )
 
 
 def _plots(report: Report) -> str:
@@ -140,8 +110,8 @@ def _objects(report: Report) -> str:
         return ""
     said = "".join(f"<p>{escape(row.label.capitalize())}: {escape(objects_verdict(of))}.</p>\n" for row, of in rows)
     head = "".join(f'<th scope="col">{count}</th>' for count in counts)
-    body = [_table_row(row.label, [percent(of.get(count)) for count in counts]) for row, of in rows]
-    table = _scroll_table("Share of image tokens kept, by number of objects in the picture.", head, body)
+    body = [table_row(row.label, [percent(of.get(count)) for count in counts]) for row, of in rows]
+    table = scroll_table("Share of image tokens kept, by number of objects in the picture.", head, body)
     return f"<h2>Do pictures with more objects keep more tokens?</h2>\n{said}{table}"
 
 
@@ -161,7 +131,7 @@ def _example(example: Example) -> str:
     alt = escape(f"Picture for: {example.question}" if example.question else "Picture")
     rows = "".join(_example_row(example, row) for row in example.rows)
     truth = f"<p>True answer: <b>{escape(example.answer)}</b></p>\n" if example.answer else ""
-    whole = f"<img class='whole' src='{_data_url(_shrunk(example.image))}' alt='{alt}'>"
+    whole = f"<img class='whole' src='{data_url(shrunk(example.image))}' alt='{alt}'>"
     return (
         f"<article class='example'>\n<div>{whole}</div>\n"
         f"<div><h3>{escape(example.question)}</h3>\n{truth}{rows}</div>\n"
@@ -180,35 +150,9 @@ def _example_row(example: Example, row: ExampleRow) -> str:
     elif all(bool(is_kept(share).all()) for share in row.blocks):
         strip = f"<p class='soft'>All {row.blocks[0].size} patches are kept in every block.</p>\n"
     else:
-        blocks = "".join(_block(example.image, number, share) for number, share in enumerate(row.blocks, 1))
+        blocks = "".join(block_figure(example.image, number, share) for number, share in enumerate(row.blocks, 1))
         strip = f"<div class='blocks'>\n{blocks}</div>\n"
     return f"<div class='row'>{head}{strip}</div>\n"
-
-
-def _block(image: Image.Image, number: int, share: Share) -> str:
-    kept = f"{int(is_kept(share).sum())} of {share.size}"
-    overlay = _data_url(patch_overlay(image, share))
-    alt = f"After block {number}: {kept} patches kept as themselves"
-    caption = f"<figcaption>block {number}<br>{kept}</figcaption>"
-    return f"<figure class='block'><img src='{overlay}' alt='{alt}'>{caption}</figure>\n"
-
-
-def _shrunk(image: Image.Image) -> Image.Image:
-    image = image.convert("RGB")
-    scale = _WHOLE_SIDE / max(image.size)
-    return image.resize([max(1, round(side * scale)) for side in image.size], Image.Resampling.HAMMING)
-
-
-def _data_url(image: Image.Image) -> str:
-    """PNG or JPEG, whichever is smaller: drawings are smaller as the first, photographs as the second."""
-    encoded: list[tuple[str, bytes]] = []
-    options: list[tuple[str, dict[str, Any]]] = [("png", {"optimize": True}), ("jpeg", {"quality": 88})]
-    for form, option in options:
-        buffer = io.BytesIO()
-        image.save(buffer, form, **option)
-        encoded.append((form, buffer.getvalue()))
-    form, data = min(encoded, key=lambda one: len(one[1]))
-    return f"data:image/{form};base64,{base64.b64encode(data).decode()}"
 
 
 _SETTINGS = ("task", "data", "split", "n", "model", "seed", "batch_size", "dtype", "device", "hardware", "versions")
@@ -223,13 +167,4 @@ def _settings(report: Report) -> str:
         if row.get("temperature") is not None
     }
     known += [("temperature", temperatures)] if temperatures else []
-    body = "".join(f'<tr><th scope="row">{escape(name)}</th><td>{_words(value)}</td></tr>\n' for name, value in known)
-    table = f"<div class='scroll'><table class='settings'><tbody>\n{body}</tbody></table></div>\n" if body else ""
-    return f"<h2>How it was measured</h2>\n{table}</main>\n"
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, Mapping):
-        parts = (f"{escape(str(key).replace('_', ' '))}: {_words(of)}" for key, of in value.items() if of is not None)
-        return ", ".join(parts)
-    return f"{value:g}" if isinstance(value, float) else escape(str(value))
+    return f"<h2>How it was measured</h2>\n{settings_table(known)}</main>\n"

@@ -151,20 +151,40 @@ def _new_figure() -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, words: str) -> str:
-    """The figure as inline SVG, as wide as its place, with ``words`` for who cannot see it."""
+    return inline_svg(svg_of(figure, words), words, _STAND_INS)
+
+
+def svg_of(figure: Figure, salt: str) -> str:
+    """The figure as an SVG element: text as text, no ids but those it refers to, the same every time.
+
+    Args:
+        figure: drawn with matplotlib.
+        salt: keeps ids stable, and apart between figures of one page.
+    """
     import matplotlib
 
     buffer = io.StringIO()
-    options: Any = {"svg.fonttype": "none", "svg.hashsalt": words}  # the salt keeps ids stable, and apart between plots
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": salt}
     with matplotlib.rc_context(options):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # The same in every figure, or for pictures that are alike: two of them would make the page invalid.
+    svg = re.sub(r'<(g|image)([^>]*?) id="[^"]*"', r"<\1\2", svg)
+    return re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
+
+
+def inline_svg(svg: str, words: str, colours: Mapping[str, str]) -> str:
+    """An SVG element for a page: as wide as its place, with ``words`` for who cannot see it.
+
+    Args:
+        svg: of `svg_of`.
+        words: what it shows.
+        colours: stand-ins it was drawn with -> what the page has for them.
+    """
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # the same in every figure: two of them would make the page invalid
-    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "inherit", svg)
-    for stand_in, colour in _STAND_INS.items():
+    for stand_in, colour in colours.items():
         svg = svg.replace(stand_in, colour)
     return svg.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)

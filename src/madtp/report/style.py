@@ -51,14 +51,28 @@ tbody th, thead td { position: sticky; left: 0; background: var(--card); font-we
 .row p { margin: 0 0 .35rem; overflow-wrap: anywhere; }
 .right { color: var(--right); font-weight: 600; }
 .wrong { color: var(--wrong); font-weight: 600; }
+a { color: var(--accent); }
 .blocks { display: grid; grid-template-columns: repeat(auto-fill, minmax(5rem, 1fr)); gap: .5rem; }
+.blocks.large { grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)); }
 .block img { width: 100%; height: auto; }
 .block figcaption { font-size: .75rem; line-height: 1.3; margin-top: .15rem; }
+.cards .soft { font-size: .9rem; }
+.legend { font-size: .9rem; }
+td.kept { box-shadow: inset 0 0 0 2px #d97400; font-weight: 600; }
+td.merged { color: var(--soft); background: repeating-linear-gradient(135deg, transparent 0 5px, var(--line) 5px 6px); }
+.words td, .words th { text-align: center; padding: .3rem .5rem; }
+.words tbody th { text-align: left; font-weight: 400; }
+.wide { margin: 0 0 1rem; padding: .5rem; overflow-x: auto; background: var(--card);
+  border: 1px solid var(--line); border-radius: .6rem; }
+.wide svg { display: block; width: 100%; min-width: 34rem; height: auto; }
+.found { display: flex; flex-wrap: wrap; gap: 1rem; }
+.found figure { margin: 0; max-width: 12rem; }
 .settings th, .settings td { text-align: left; white-space: normal; vertical-align: top; overflow-wrap: anywhere; }
 .settings th { width: 11rem; }
 .settings tbody tr:first-child > * { border-top: 0; }
 @media (max-width: 30rem) {
   .settings th { width: 7.5rem; }
+  .blocks.large { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
   .blocks { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)); }
 }
 """

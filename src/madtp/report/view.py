@@ -53,15 +53,8 @@ def patch_overlay(
         ValueError: ``share`` does not fill the grid.
     """
     share = np.nan_to_num(np.asarray(share, dtype=np.float64).reshape(-1))
-    rows, columns = grid or patch_grid(share.size, image.size)
-    if rows * columns != share.size:
-        raise ValueError(f"{share.size} patches do not fill a grid of {rows} x {columns}")
-    scale = size / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    pixels = np.asarray(image.convert("RGB").resize((width, height), _RESAMPLING), dtype=np.float64)
-    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
-    patch = (y * rows // height) * columns + x * columns // width  # [height, width]: the patch a pixel lies in
-
+    pixels, patch = _patches(image, share.size, grid, size)
+    y, x = np.arange(patch.shape[0])[:, None], np.arange(patch.shape[1])[None, :]
     kept = is_kept(share)
     veil = np.where(kept, 0.0, _DARKEST - (_DARKEST - _LIGHTEST) * _relative(share, kept))[patch][..., None]
     pixels = (1 - veil) * pixels + veil * _VEIL
@@ -69,6 +62,42 @@ def patch_overlay(
     pixels[hatched] += _HATCH_STRENGTH * (255 - pixels[hatched])
     pixels[_edges(kept[patch])] = _EDGE
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def tinted(
+    image: Image.Image, colour: Share, strength: Share, grid: tuple[int, int] | None = None, *, size: int = 160
+) -> Image.Image:
+    """The image in grey with a colour laid over every patch.
+
+    Args:
+        image: the picture the patches were cut from.
+        colour: ``[n_patches, 3]``, 0..255.
+        strength: ``[n_patches]``, 0..1: how much of the colour covers the image.
+        grid: rows and columns of patches; None = `patch_grid`.
+        size: longer side of the result in pixels.
+
+    Raises:
+        ValueError: ``strength`` does not fill the grid.
+    """
+    strength = np.asarray(strength, dtype=np.float64).reshape(-1)
+    pixels, patch = _patches(image.convert("L"), strength.size, grid, size)
+    veil = strength[patch][..., None]
+    pixels = (1 - veil) * pixels + veil * np.asarray(colour, dtype=np.float64)[patch]
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def _patches(
+    image: Image.Image, count: int, grid: tuple[int, int] | None, size: int
+) -> tuple[Share, npt.NDArray[np.integer]]:
+    """The image's pixels, its longer side ``size``, and ``[height, width]`` the patch that each lies in."""
+    rows, columns = grid or patch_grid(count, image.size)
+    if rows * columns != count:
+        raise ValueError(f"{count} patches do not fill a grid of {rows} x {columns}")
+    scale = size / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    pixels = np.asarray(image.convert("RGB").resize((width, height), _RESAMPLING), dtype=np.float64)
+    y, x = np.arange(height)[:, None], np.arange(width)[None, :]
+    return pixels, (y * rows // height) * columns + x * columns // width
 
 
 def _relative(share: Share, kept: npt.NDArray[np.bool_]) -> Share:

@@ -15,6 +15,7 @@ from madtp.cost.flops import Flops, count, count_dense
 from madtp.data.images import ImageFile, ImageSource
 from madtp.data.sample import Data, Sample
 from madtp.errors import InputError
+from madtp.metric import exact_match
 from madtp.model.shape import shape_of
 from madtp.prune import Trace
 from madtp.task.distill import Teacher
@@ -134,6 +135,7 @@ class Task(ABC):
     text_name: ClassVar[str]  # what the texts are called, in the plural
     options: ClassVar[frozenset[str]] = frozenset()  # settings of its own that a user may give
     judged: ClassVar[bool] = True  # an answer is right where it equals the true one
+    mark_name: ClassVar[str] = ""  # what `marks` are, where not 1 = right and 0 = wrong
 
     def __init__(self, processor: Any) -> None:
         self.processor = processor
@@ -204,6 +206,11 @@ class Task(ABC):
     @abstractmethod
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The answer and the true one in words; "" = there is none."""
+
+    def marks(self, scored: Scored) -> list[float | None]:
+        """How good each prediction is by itself, higher = better; None where the true answer is not known."""
+        said = [self.words_for(prediction) for prediction in scored.predictions]
+        return [float(exact_match(answer, truth)) if truth else None for answer, truth in said]
 
     @abstractmethod
     def write(self, path: Path, scored: Scored) -> None:

@@ -38,6 +38,7 @@ class CaptionTask(Task):
     higher_is_better = "cider"
     text_name = "captions"
     judged = False
+    mark_name = "CIDEr"
     options = frozenset({"prompt", "beams", "longest", "shortest"})
 
     def __init__(
@@ -163,6 +164,16 @@ class CaptionTask(Task):
         scores = caption_scores([p.answer for p in known], [p.truth for p in known], slow=self.slow)
         scoring = {"tokenizer": scores.tokenizer, "left_out": dict(scores.left_out)}
         return Scored(predictions, dict(scores.values), scoring)
+
+    def marks(self, scored: Scored) -> list[float | None]:
+        """CIDEr-D of each caption, 0..10, n-grams weighed by the references of all."""
+        from madtp.metric.caption import caption_scores
+
+        known = [p for p in scored.predictions if p.truth]
+        if not known:
+            return [None] * len(scored.predictions)
+        each = iter(caption_scores([p.answer for p in known], [p.truth for p in known], slow=False).cider_each)
+        return [next(each) if p.truth else None for p in scored.predictions]
 
     def words_for(self, prediction: Prediction) -> tuple[str, str]:
         """The caption, and the first of the data's."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.metric.submission import write_vqa
-from madtp.metric.vqa import by_group, exact_accuracy, vqa_accuracy
+from madtp.metric.vqa import by_group, exact_accuracy, vqa_accuracy, vqa_score
 from madtp.model.output import Encoded
 from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, TaskDataset, owners, picture_index
@@ -164,6 +164,13 @@ class VqaTask(Task):
         """The answer and the heaviest reference."""
         truth = prediction.truth
         return prediction.answer, truth.answers[int(np.argmax(truth.weights))] if truth.answers else ""
+
+    def marks(self, scored: Scored) -> list[float | None]:
+        """The official accuracy of each answer, 0..1, where every question has human references; else exact match."""
+        known = [p.truth.references for p in scored.predictions if p.truth.answers]
+        if any(len(references) < 2 for references in known):
+            return super().marks(scored)
+        return [vqa_score(p.answer, p.truth.references) if p.truth.answers else None for p in scored.predictions]
 
     def write(self, path: Path, scored: Scored) -> None:
         """VQA's JSON; see `write_vqa`."""

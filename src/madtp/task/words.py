@@ -6,8 +6,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
+INSIDE, WORD_END = "##", "</w>"  # marks of a token within a word (WordPiece), and at the end of one (CLIP)
 LONGEST = 35
 """Most tokens of a text, the ones that begin and end it included (BLIP's own limit for questions and captions)."""
+
+
+def pieces(tokenizer: Any, ids: Sequence[int] | Tensor) -> tuple[str, ...]:
+    """What each token stands for, in words; a part of a word has a dot where the word goes on: "pur·", "·ple".
+
+    Args:
+        tokenizer: WordPiece, like BLIP's, or of byte pairs with ends of words, like CLIP's.
+        ids: `[l]` tokens of one text.
+    """
+    ids = [int(i) for i in ids]
+    names: list[str] = tokenizer.convert_ids_to_tokens(ids)
+    special = set(tokenizer.all_special_ids)
+    ends_named = any(name.endswith(WORD_END) for name in names)
+    shown = []
+    for place, (name, number) in enumerate(zip(names, ids, strict=True)):
+        after = names[place + 1] if place + 1 < len(names) else ""
+        if number in special:
+            shown.append(name)
+        elif ends_named:
+            before, last = names[place - 1] if place else "", name.endswith(WORD_END)
+            goes_on = bool(before) and ids[place - 1] not in special and not before.endswith(WORD_END)
+            text = tokenizer.decode([number]).strip() or name
+            shown.append(f"{'·' * goes_on}{text}{'' if last else '·'}")
+        else:
+            inside = name.startswith(INSIDE)
+            shown.append(f"{'·' * inside}{name.removeprefix(INSIDE)}{'·' * after.startswith(INSIDE)}")
+    return tuple(shown)
 
 
 class Words:
