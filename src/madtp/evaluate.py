@@ -120,7 +120,8 @@ def kept_share(trace: Trace) -> tuple[Tensor, Tensor]:
     """`[b]` mean share of each image's patches after a block, and `[b, blocks]` content tokens out."""
     blocks = trace.tower("vision")
     out = torch.stack([block.tokens_out for block in blocks], -1).double()
-    return (out / blocks[0].tokens_in[:, None]).mean(-1), out
+    full = blocks[0].tokens_in if blocks[0].full is None else blocks[0].full
+    return (out / full[:, None]).mean(-1), out
 
 
 def evaluate(

@@ -64,6 +64,8 @@ class Shape:
         semantic: K semantic tokens; 0 = nothing is guided.
         semantic_width: D.
         features: the semantic features F are computed too (training; the public code at inference as well).
+        thresholds: the semantic tokens set a threshold.
+        first_block: the first that is guided.
     """
 
     patches: int
@@ -75,11 +77,13 @@ class Shape:
     semantic: int = 0
     semantic_width: int = 0
     features: bool = False
+    thresholds: bool = True
+    first_block: int = 0
 
     @property
     def dense(self) -> "Shape":
         """The same model without guidance."""
-        return replace(self, semantic=0)
+        return replace(self, semantic=0, thresholds=True, first_block=0)
 
     def tower(self, name: str) -> Tower:
         """The tower that a trace calls `name`.

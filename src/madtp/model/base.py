@@ -62,6 +62,7 @@ class Pruned:
             provenance=provenance,
             training=self.training,  # type: ignore[attr-defined]
             straight_through=settings.straight_through,
+            first_block=settings.first_block,
             **others,
         )
 
