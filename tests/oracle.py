@@ -184,6 +184,32 @@ def bipartite(key: Any, count: int) -> list[int]:
     return into
 
 
+def deviations(a: Sequence[float]) -> list[float]:
+    """Less their mean, over their root mean square (+1e-8 under the root)."""
+    mean = sum(a) / len(a)
+    spread = sqrt(sum((x - mean) ** 2 for x in a) / len(a) + EPS)
+    return [(x - mean) / spread for x in a]
+
+
+def complete_graph(key: Any, importance: Sequence[float], count: int) -> list[int]:
+    """CrossGET: where each content token goes, itself = it stays. `importance` of mean 0 and spread 1."""
+    key = plain(key)
+    n = len(key)
+    if n < 2:
+        return list(range(n))
+    like = [[dot(a, b) / (norm(a) * norm(b)) for b in key] for a in key]
+    nearest = [max(like[i][j] for j in range(n) if j != i) for i in range(n)]
+    mean = sum(nearest) / n
+    spread = sqrt(sum((x - mean) ** 2 for x in nearest) / n)
+    order = sorted(range(n), key=lambda i: (importance[i] * spread - nearest[i], i))
+    found = []
+    for place, i in enumerate(order[:-1]):  # the last has nobody behind it
+        found.append((importance[i] * spread - max(like[i][j] for j in order[place + 1 :]), i))
+    goes = {i for _, i in sorted(found)[:count]}
+    stay = [j for j in range(n) if j not in goes]
+    return [max(stay, key=lambda j: (like[i][j], -j)) if i in goes else i for i in range(n)]
+
+
 def gather(x: Any, into: Sequence[int], weight: Sequence[float], head: int) -> list:
     """Each content token that stays, in order: with those that go into it as their weighted mean, else as it is."""
     x, out = plain(x), []

@@ -72,6 +72,7 @@ def test_blocks_before_the_first_prune_nothing(generator: torch.Generator) -> No
     pruned = [[bool((b.tokens_out < b.tokens_in).any()) for b in t.tower("vision")] for t in (every, later)]
     assert pruned == [[True] * 3, [False, False, True]]
     assert [b.threshold is None for b in later.blocks] == [True, True, False, True, True]
+    assert [b.guided for b in later.blocks] == [False, False, True, False, False]
     with pytest.raises(InputError, match="no block"):
         PruneConfig(first_block=-1)
 

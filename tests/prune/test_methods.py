@@ -18,6 +18,8 @@ CASES = [
     ("class_attention", 0.5),
     ("random", 0.5),
     ("tome", 0.3),
+    ("crossget", 0.3),
+    ("elip", 0.5),
     ("madtp_no_class", 2.0),
     ("madtp_no_self", 2.0),
     ("madtp_no_token", 2.0),

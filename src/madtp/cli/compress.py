@@ -34,7 +34,7 @@ BudgetsOption = Annotated[
         show_default=False,
     ),
 ]
-MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator: class_attention, random.")]
+MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator of docs/method.md, e.g. tome.")]
 
 
 def parse_budgets(text: str) -> tuple[float, ...]:

@@ -46,13 +46,14 @@ def _deciding(shape: Shape, tower: Tower, blocks: list[BlockTrace]) -> Tensor:
     tokens_in, tokens_out = _layers(blocks)
     affinity = (tokens_in + tower.protected) * d * (k + (tower.width if tower.mapped else 0)) * (k > 0)
     feature = tokens_in * d * k * shape.features
-    guided = affinity + feature + tokens_in * k * shape.thresholds
+    asked = torch.tensor([b.guided for b in blocks])
+    guided = (affinity + tokens_in * k * shape.thresholds) * asked + feature
     once = (tokens_out < tokens_in).double()
     merged = torch.stack([one if b.merged is None else b.merged for b, one in zip(blocks, once.T, strict=True)], -1)
     # all that go, and what each merged token itself was, if any of them is merged at all
     merging = (tokens_in - tokens_out + merged) * tower.width * (merged > 0)
     work = sum((b.work.double() for b in blocks if b.work is not None), torch.zeros(len(tokens_in)).double())
-    return guided[:, shape.first_block :].sum(-1) + merging.sum(-1) + work
+    return (guided + merging).sum(-1) + work
 
 
 def tower_macs(shape: Shape, tower: Tower, blocks: list[BlockTrace], image_tokens: Tensor | None = None) -> Tensor:

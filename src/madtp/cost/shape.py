@@ -65,7 +65,6 @@ class Shape:
         semantic_width: D.
         features: the semantic features F are computed too (training; the public code at inference as well).
         thresholds: the semantic tokens set a threshold.
-        first_block: the first that is guided.
     """
 
     patches: int
@@ -78,12 +77,11 @@ class Shape:
     semantic_width: int = 0
     features: bool = False
     thresholds: bool = True
-    first_block: int = 0
 
     @property
     def dense(self) -> "Shape":
         """The same model without guidance."""
-        return replace(self, semantic=0, thresholds=True, first_block=0)
+        return replace(self, semantic=0, thresholds=True)
 
     def tower(self, name: str) -> Tower:
         """The tower that a trace calls `name`.

@@ -89,6 +89,7 @@ class Pruner:
         rows: which tokens are protected.
         fewest: an instance that would keep fewer content tokens in a block is left whole there.
         first_block: the first that prunes.
+        depth: blocks of the tower.
         feature: `[b, k, d]` sum of F over the blocks so far.
         size: `[t]` original tokens that each token stands for, where the method needs it; None = one each.
         full: content tokens of an instance whose picture was made smaller, before that; None = it was not.
@@ -107,6 +108,7 @@ class Pruner:
     rows: Rows = field(default_factory=Rows)
     fewest: int = 1
     first_block: int = 0
+    depth: int = 1
     feature: Tensor | None = None
     size: Tensor | None = None
     full: int | None = None
@@ -115,8 +117,10 @@ class Pruner:
 
     def acting(self, block: int) -> Method | None:
         """The method, if it prunes in this block."""
-        method = None if self.strength is None or block < self.first_block else self.method
-        return None if method is None or method.pixels else method
+        method = self.method
+        if method is None or method.pixels or self.strength is None or block < self.first_block:
+            return None
+        return method if method.acts is None or method.acts(self.tower, block, self.depth) else None
 
     def wants(self, block: int) -> Rows | None:
         """The statistics a block's attention must give; None if its method reads none."""
@@ -195,6 +199,7 @@ class Pruner:
             decision.merged,
             decision.work,
             None if self.full is None else torch.full_like(before, self.full),
+            method is not None,
         )
         self.trace.blocks.append(entry)
         return x

@@ -62,9 +62,7 @@ def shape_of(model: Any, kind: str | None = None) -> Shape:
     guided = method.guided and settings.temperature is not None
     semantic = settings.semantic_tokens if guided else 0
     shape = _clip(model, semantic) if kind == "clip" else _blip(model, kind, semantic)
-    return (
-        replace(shape, thresholds=method.knob == "temperature", first_block=settings.first_block) if guided else shape
-    )
+    return replace(shape, thresholds=method.knob == "temperature") if guided else shape
 
 
 def _tower(config: Any, **others: Any) -> Tower:

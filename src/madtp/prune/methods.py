@@ -2,11 +2,13 @@
 
 from madtp.prune import ablation
 from madtp.prune.baselines import class_attention, random
+from madtp.prune.crossget import crossget
 from madtp.prune.downsample import whole
+from madtp.prune.elip import elip, ends_stage
 from madtp.prune.step import Method, madtp
 from madtp.prune.tome import tome
 
-_TEMPERATURE, _SHARE = (0.02, 4096.0), (0.005, 0.95)
+_TEMPERATURE, _SHARE, _TAKEN = (0.02, 4096.0), (0.005, 0.95), (0.001, 0.5)
 _NOTHING: frozenset[str] = frozenset()
 
 METHODS: dict[str, Method] = {
@@ -15,7 +17,9 @@ METHODS: dict[str, Method] = {
         Method("madtp", "temperature", True, madtp, _TEMPERATURE),
         Method("class_attention", "prune_share", False, class_attention, _SHARE),
         Method("random", "prune_share", False, random, _SHARE, _NOTHING),
-        Method("tome", "prune_share", False, tome, (0.001, 0.5), frozenset({"key", "size"})),
+        Method("tome", "prune_share", False, tome, _TAKEN, frozenset({"key", "size"})),
+        Method("crossget", "prune_share", True, crossget, _TAKEN, frozenset({"key"})),
+        Method("elip", "prune_share", True, elip, _SHARE, acts=ends_stage),
         Method("downsample", "prune_share", False, whole, (0.005, 0.99), _NOTHING, pixels=True),
         Method("madtp_no_class", "temperature", True, ablation.without_class, _TEMPERATURE),
         Method("madtp_no_self", "temperature", True, ablation.without_self, _TEMPERATURE),

@@ -39,7 +39,7 @@ def tome(evidence: Evidence, strength: float, training: bool = False) -> Decisio
     n = evidence.lengths - evidence.head - evidence.tail
     with torch.no_grad():
         key = normalize(evidence.padded(evidence.key), dim=-1)
-        a, b = (slice(evidence.head + i, None, 2) for i in (0, 1))
+        a, b = (slice(evidence.head + i, content.shape[1] - evidence.tail, 2) for i in (0, 1))
         like = key[:, a] @ key[:, b].transpose(1, 2)
         like = like.masked_fill(~content[:, None, b], float("-inf"))
         best, target = like.max(-1)

@@ -42,6 +42,7 @@ class BlockTrace:
         work: `[b]` multiply-accumulates of comparing tokens with each other; None = there was none.
         full: `[b]` content tokens that would have entered the tower, had its pictures not been made smaller; None =
             they were not.
+        guided: False where the block was not meant to prune, and so no semantic token was asked.
     """
 
     tower: str
@@ -53,6 +54,7 @@ class BlockTrace:
     merged: Int[Tensor, " b"] | None = None
     work: Int[Tensor, " b"] | None = None
     full: Int[Tensor, " b"] | None = None
+    guided: bool = True
 
 
 @dataclass
