@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from madtp.compare import Comparison, Job, check_settings, plan, rows_in
+from madtp.compare import Comparison, Job, check_settings, plan, rows_in, variant
 from madtp.errors import InputError
 from madtp.evaluate import time_towers
 from madtp.model.load import load
@@ -45,6 +45,25 @@ def test_plan() -> None:
     assert [(job.method, job.seed) for job in drawn] == [("tome", 0), ("madtp", 0), ("madtp", 1), ("madtp", 2)]
     both = plan(["dense", "tome"], [0.5], 2, trained=True, drawn=False)
     assert [job.trained for job in both] == [False] * 2 + [True] * 4
+
+
+def test_a_method_with_settings_of_its_own(dense: Path, tmp_path: Path) -> None:
+    assert variant("madtp:alpha=0:first_block=2") == ("madtp", {"alpha": 0.0, "first_block": 2})
+    jobs = plan(["madtp:semantic_tokens=3", "madtp:first_block=1"], [0.3], 2, trained=False, drawn=False)
+    assert [(job.method, job.seed) for job in jobs] == [
+        ("madtp:semantic_tokens=3", 0),
+        ("madtp:semantic_tokens=3", 1),
+        ("madtp:first_block=1", 0),
+    ]
+    arena = comparison(dense, tmp_path, pruning={"alpha": 0.2})
+    made = [
+        arena._start(Job(name, 0.3, False, 0)).pruning for name in ("madtp:semantic_tokens=3", "madtp:alpha=1", "tome")
+    ]
+    assert [(p.method, p.semantic_tokens, p.alpha) for p in made] == [
+        ("madtp", 3, 0.2),
+        ("madtp", 5, 1.0),
+        ("tome", 5, 0.0),
+    ]
 
 
 class Stop(Exception):

@@ -14,8 +14,9 @@ import torch
 from madtp.cost.budget import OutOfReach
 from madtp.data.sample import Data
 from madtp.errors import InputError
-from madtp.evaluate import Batch, batches, calibrate, evaluate, time_towers
+from madtp.evaluate import batches, calibrate, evaluate, time_towers
 from madtp.files import write_json
+from madtp.model.config import PruneConfig
 from madtp.model.load import load
 from madtp.prune import METHODS
 from madtp.recipe import TrainConfig
@@ -24,7 +25,36 @@ from madtp.task.base import Task
 from madtp.train import Progress, Trainer
 
 DENSE = "dense"
+# Settings that a method's name may bring along, and of what type.
+CHANGES: dict[str, type] = {"alpha": float, "straight_through": float, "semantic_tokens": int, "first_block": int}
 ROW, SETTINGS, RUNS = "row.json", "settings.json", "runs"
+
+
+def variant(name: str) -> tuple[str, dict[str, Any]]:
+    """A method's own name and the settings it is to have: `"madtp:alpha=0"` -> `("madtp", {"alpha": 0.0})`.
+
+    Raises:
+        InputError: no such method, no such setting, or a value that is none.
+    """
+    method, *settings = name.split(":")
+    if method not in METHODS and name != DENSE:
+        raise InputError(f"unknown {method}", "--methods", f"known are {DENSE}, {', '.join(METHODS)}")
+    changes = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in CHANGES:
+            raise InputError(f"{name}: unknown setting {key!r}", "--methods", f"known are {', '.join(CHANGES)}")
+        try:
+            changes[key] = CHANGES[key](value)
+        except ValueError:
+            raise InputError(f"{name}: {value!r} is no number", "--methods", f"e.g. {method}:{key}=1") from None
+    PruneConfig(**changes)  # refuses what is out of range
+    return method, changes
+
+
+def _guided(name: str) -> bool:
+    method = variant(name)[0]
+    return method != DENSE and METHODS[method].guided
 
 
 @dataclass(frozen=True)
@@ -32,7 +62,7 @@ class Job:
     """One row to be made.
 
     Attributes:
-        method: key of `METHODS`, or `DENSE`.
+        method: key of `METHODS`, with settings maybe (see `variant`), or `DENSE`.
         budget: reduction asked for; 0 = dense.
         trained: for the comparison's epochs; else only calibrated.
         seed: of the training and of fresh semantic tokens.
@@ -47,7 +77,7 @@ class Job:
     def name(self) -> str:
         """Of its folder."""
         how = "trained" if self.trained else "untrained"
-        return f"{self.method}-{how}-{self.budget:g}-seed{self.seed}"
+        return f"{self.method.replace(':', '+')}-{how}-{self.budget:g}-seed{self.seed}"
 
 
 def plan(methods: Sequence[str], budgets: Sequence[float], seeds: int, trained: bool, drawn: bool) -> list[Job]:
@@ -56,7 +86,7 @@ def plan(methods: Sequence[str], budgets: Sequence[float], seeds: int, trained: 
     Without training a seed makes no difference but to guided methods that draw fresh semantic tokens.
 
     Args:
-        methods: keys of `METHODS`, and `DENSE`.
+        methods: as of `Job`.
         budgets: reductions in (0, 1).
         seeds: how many, from 0.
         trained: also train every method.
@@ -68,7 +98,8 @@ def plan(methods: Sequence[str], budgets: Sequence[float], seeds: int, trained: 
             for method in methods:
                 if (method == DENSE) != (budget == 0):
                     continue
-                differs = training or (drawn and method != DENSE and METHODS[method].guided)
+                fresh = drawn or "semantic_tokens" in variant(method)[1]
+                differs = training or (fresh and _guided(method))
                 jobs += [Job(method, budget, training, seed) for seed in range(seeds if differs else 1)]
     return jobs
 
@@ -143,18 +174,20 @@ class Comparison:
         torch.manual_seed(job.seed)
         model: Any = load(self.model)
         model.to(self.device).eval()
-        own = {} if job.method == DENSE else {"method": job.method, **self.pruning}
-        if job.method != DENSE and not METHODS[job.method].guided:
+        method, changes = variant(job.method)
+        own = {} if method == DENSE else {"method": method, **self.pruning}
+        if not _guided(job.method):
             own |= {"alpha": 0.0, "straight_through": 0.0}  # there is nothing to align or to teach
-        model.pruning = replace(model.pruning, temperature=None, reduction=None, **own)
-        if self.semantic_tokens is not None and job.method != DENSE:
-            model.renew_semantic_tokens(self.semantic_tokens)
+        count = changes.pop("semantic_tokens", self.semantic_tokens)
+        model.pruning = replace(model.pruning, temperature=None, reduction=None, **(own | changes))
+        if count is not None and _guided(job.method):
+            model.renew_semantic_tokens(count)
         return model
 
     def _calibrated(self, job: Job) -> tuple[Any, dict[str, Any]]:
         model = self._start(job)
         if job.budget:
-            some: list[Batch] = list(batches(self.task, self.val[: self.tune], 32, model.device))
+            some = list(batches(self.task, self.val[: self.tune], 32, model.device))
             calibrate(model, self.task, some, job.budget, mildest=True)
         return model, {"train_seconds": None, "best_epoch": None}
 
@@ -209,13 +242,10 @@ def check_settings(out: Path, settings: dict[str, Any]) -> None:
 def rows_in(out: Path) -> list[dict[str, Any]]:
     """Every row that a comparison's folder holds, whichever call made it: untrained first, then by budget."""
     rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / RUNS).glob(f"*/{ROW}"))]
-    order = list(METHODS)
-    return sorted(
-        rows,
-        key=lambda row: (
-            row["trained"],
-            row["reduction_asked"],
-            order.index(row["method"]) if row["method"] in order else -1,
-            row["seed"],
-        ),
-    )
+    order = [DENSE, *METHODS]
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        name = row["method"]
+        return row["trained"], row["reduction_asked"], order.index(variant(name)[0]), name, row["seed"]
+
+    return sorted(rows, key=place)

@@ -80,6 +80,9 @@ def test_trained_methods(madtp: Run, dense: Path, data: Path, tmp_path: Path) ->
 def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
     command = ("compare", "--model", dense, "--data", data, *SMALL)
     assert "unknown tom" in madtp(*command, "--out", tmp_path / "a", "--methods", "dense,tom").wrong()
+    assert "unknown setting 'lr'" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:lr=1").wrong()
+    assert "'x' is no number" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:alpha=x").wrong()
+    assert "first_block" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:first_block=-1").wrong()
     assert "names no method" in madtp(*command, "--out", tmp_path / "a", "--methods", ",").wrong()
     assert "--split" in madtp(*command, "--out", tmp_path / "a", "--split", "train").wrong()
     assert not (tmp_path / "a").exists()

@@ -18,7 +18,10 @@ def compare(
     data: common.DataOption,
     out: common.OutOption,
     methods: Annotated[
-        str, typer.Option("--methods", help="Names joined by commas; dense among them is the model itself.")
+        str,
+        typer.Option(
+            "--methods", help="Names, with settings maybe (madtp:alpha=0), joined by commas; dense = the model."
+        ),
     ] = METHODS,
     reduction: Annotated[str, typer.Option("--reduction", help="Shares of the GFLOPs to save.")] = "0.5,0.8",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of what is drawn, from seed 0.")] = 1,
@@ -58,6 +61,7 @@ def compare(
     from madtp.recipe import TrainConfig
     from madtp.report import check_plots, settings
     from madtp.report.arena import arena_rich
+    from madtp.train import Progress
 
     check_plots()
     common.check_task(task)
@@ -100,7 +104,11 @@ def compare(
     with common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
         for job in jobs:
             advance(0, job.name)
-            comparison.run(job, lambda p, name=job.name: advance(0, f"{name} step {p.step} of {p.steps}"))
+
+            def tell(p: Progress, name: str = job.name) -> None:
+                advance(0, f"{name}, step {p.step} of {p.steps}")
+
+            comparison.run(job, tell)
             advance(1)
     result = {
         "schema": 1,
@@ -117,14 +125,13 @@ def compare(
 
 def _names(text: str) -> list[str]:
     """Methods by name. Raises InputError for one that is unknown."""
-    from madtp.compare import DENSE
-    from madtp.prune import METHODS as known
+    from madtp.compare import variant
 
     names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if unknown := [name for name in names if name != DENSE and name not in known]:
-        raise InputError(f"unknown {', '.join(unknown)}", "--methods", f"known are {DENSE}, {', '.join(known)}")
     if not names:
         raise InputError("names no method", "--methods", f"e.g. {METHODS}")
+    for name in names:
+        variant(name)
     return names
 
 
