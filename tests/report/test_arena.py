@@ -48,9 +48,11 @@ def test_csv_and_terminal() -> None:
 
     console = Console(width=80)
     with console.capture() as capture:
-        console.print(arena_rich(table))
+        console.print(arena_rich([*table, {**table[1], "method": "madtp:semantic_tokens=100", "trained": True}]))
     said = capture.get()
-    assert "80.00 ± 10.00" in said and "not met" in said and "0.500" in said and "…" not in said
+    assert (
+        "80.00 ± 10.00" in said and "not met" in said and "0.500" in said and "…" not in said and "0.5 trained" in said
+    )
 
 
 def test_plots() -> None:

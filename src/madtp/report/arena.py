@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
-from madtp.report.table import MISSING, NO_SHARE, amount, metric_names, number, score, times
+from madtp.report.table import MISSING, NO_SHARE, amount, metric_names, number, percent, score, times
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -71,24 +71,18 @@ def arena_csv(table: Sequence[Mapping[str, Any]]) -> str:
 
 
 def arena_rich(table: Sequence[Mapping[str, Any]]) -> Table:
-    """The table for a terminal of 80 columns."""
+    """The table for a terminal; of 80 columns the names of methods may take two lines."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     metric = str(next((line["metric"] for line in table), None) or "quality")
-    shown = Table(box=box.SIMPLE_HEAD)
-    names = (
-        "method",
-        "budget",
-        metric if metric in NO_SHARE else f"{metric} %",
-        "GFLOPs",
-        "saved",
-        "ms/image",
-        "speed",
-    )
-    for i, name in enumerate(names):
-        shown.add_column(name, justify="right" if i > 1 else "left")
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    shown.add_column("method", overflow="fold")
+    shown.add_column("budget", no_wrap=True)
+    main = metric if metric in NO_SHARE else f"{metric} %"
+    for name in (main, "GFLOPs", "saved", "tokens", "ms", "speed", "train s"):
+        shown.add_column(name, justify="right", no_wrap=True)
     before = None
     for line in table:
         if before not in (None, (line["trained"], line["reduction_asked"])):
@@ -103,8 +97,10 @@ def arena_rich(table: Sequence[Mapping[str, Any]]) -> Table:
             "not met" if line["failed"] and line["quality"] is None else quality,
             amount(line["gflops"]),
             MISSING if line["reduction"] is None else f"{line['reduction']:.3f}",
+            percent(line["kept_fraction"]),
             amount(line["ms_per_image"]),
             times(line["speedup"]),
+            MISSING if line["train_seconds"] is None else f"{line['train_seconds']:.0f}",
         ]
         shown.add_row(*map(Text, cells))
     return shown
