@@ -238,9 +238,9 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pyte
     trainer = start(tmp_path, CONFIG, report=None)
     loss, calls = trainer.task.loss, [0]
 
-    def spoilt(model: Any, batch: Any, helper: Any) -> Any:
+    def spoilt(model: Any, batch: Any, helper: Any, teacher: Any) -> Any:
         calls[0] += 1
-        value, logs, trace = loss(model, batch, helper)
+        value, logs, trace = loss(model, batch, helper, teacher)
         return value * (math.nan if calls[0] == 4 else 1.0), logs, trace
 
     monkeypatch.setattr(trainer.task, "loss", spoilt)
@@ -440,10 +440,10 @@ def test_validation_and_test_images_are_never_trained_on(tmp_path: Path, monkeyp
     task, seen = VqaTask(processor()), list[list[str]]()
     loss = task.loss
 
-    def recording(model: Any, batch: Any, helper: Any) -> Any:
+    def recording(model: Any, batch: Any, helper: Any, teacher: Any) -> Any:
         seen.append([sample.image_id for sample in batch["samples"]])
         assert len(batch["image_index"]) == len(batch["texts"]) == 3 * len(batch["samples"])
-        return loss(model, batch, helper)
+        return loss(model, batch, helper, teacher)
 
     monkeypatch.setattr(task, "loss", recording)
     (tmp_path / "run").mkdir()
