@@ -24,6 +24,8 @@ class Instance:
         output: `[N, h, d]` attention output per head.
         affinity: `[N, k]`.
         head, tail: protected tokens.
+        key: `[N, d]`, mean over heads.
+        size: `[N]` original tokens that each stands for.
     """
 
     x: Tensor
@@ -32,6 +34,8 @@ class Instance:
     affinity: Tensor
     head: int = 1
     tail: int = 0
+    key: Tensor | None = None
+    size: Tensor | None = None
 
     @property
     def content(self) -> range:
@@ -55,6 +59,8 @@ def instance(
         normal(total, SEMANTIC) + shift,
         head,
         tail,
+        normal(total, WIDTH),
+        torch.randint(1, 6, (total,), generator=g).to(dtype),
     )
 
 
@@ -74,8 +80,17 @@ def features(instances: Sequence[Instance]) -> Tensor:
     return torch.cat([i.x for i in instances])
 
 
-def evidence(instances: Sequence[Instance], fewest: int = 1, block: int = 0) -> Evidence:
-    """What the package is given: packed, with the statistics of the attention probabilities instead of the maps."""
+def joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    """Packed; None where there is nothing."""
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if known else None
+
+
+def evidence(instances: Sequence[Instance], fewest: int = 1, block: int = 0, before: int = 0) -> Evidence:
+    """What the package is given: packed, with the statistics of the attention probabilities instead of the maps.
+
+    `before`: content tokens that every instance has lost since it entered the tower.
+    """
     rows, columns = [], []
     for i in instances:
         rows.append(i.probability[:, -1 if i.tail else 0].T)
@@ -86,6 +101,9 @@ def evidence(instances: Sequence[Instance], fewest: int = 1, block: int = 0) -> 
         output_norm=torch.cat([i.output for i in instances]).norm(dim=-1),
         column=torch.cat(columns),
         affinity=torch.cat([i.affinity for i in instances]),
+        key=joined([i.key for i in instances]),
+        size=joined([i.size for i in instances]),
+        entered=torch.tensor([len(i.content) + before for i in instances]),
         head=instances[0].head,
         tail=instances[0].tail,
         fewest=fewest,

@@ -8,7 +8,7 @@ head .. head + n - 1. Scores are lists of n numbers, one a content token.
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil, exp, sqrt
+from math import ceil, exp, floor, sqrt
 from typing import Any
 
 EPS = 1e-8
@@ -159,6 +159,67 @@ def keep_top(score: Any, prune_share: str, fewest: int = 1) -> list[bool]:
         return [True] * n
     best = sorted(range(n), key=lambda j: (-score[j], j))[:m]
     return [j in best for j in range(n)]
+
+
+# --- comparators -----------------------------------------------------------------------------------------------------
+
+
+def due(share: str, entered: int, now: int, block: int, fewest: int = 1) -> int:
+    """Tokens that a block takes: `floor(share entered (block + 1))` in all so far, half of what is there at most."""
+    each = Fraction(share) * entered
+    return max(0, min(floor(each * (block + 1)) - floor(each * block), now // 2, now - fewest))
+
+
+def bipartite(key: Any, count: int) -> list[int]:
+    """ToMe: where each content token goes, itself = it stays. `key` of the content tokens."""
+    key, into = plain(key), list(range(len(plain(key))))
+    proposals = []
+    for a in range(0, len(key), 2):
+        likes = [(dot(key[a], key[b]) / (norm(key[a]) * norm(key[b])), -b) for b in range(1, len(key), 2)]
+        if likes:
+            best, b = max(likes)
+            proposals.append((-best, a, -b))
+    for _, a, b in sorted(proposals)[:count]:
+        into[a] = b
+    return into
+
+
+def deviations(a: Sequence[float]) -> list[float]:
+    """Less their mean, over their root mean square (+1e-8 under the root)."""
+    mean = sum(a) / len(a)
+    spread = sqrt(sum((x - mean) ** 2 for x in a) / len(a) + EPS)
+    return [(x - mean) / spread for x in a]
+
+
+def complete_graph(key: Any, importance: Sequence[float], count: int) -> list[int]:
+    """CrossGET: where each content token goes, itself = it stays. `importance` of mean 0 and spread 1."""
+    key = plain(key)
+    n = len(key)
+    if n < 2:
+        return list(range(n))
+    like = [[dot(a, b) / (norm(a) * norm(b)) for b in key] for a in key]
+    nearest = [max(like[i][j] for j in range(n) if j != i) for i in range(n)]
+    mean = sum(nearest) / n
+    spread = sqrt(sum((x - mean) ** 2 for x in nearest) / n)
+    order = sorted(range(n), key=lambda i: (importance[i] * spread - nearest[i], i))
+    found = []
+    for place, i in enumerate(order[:-1]):  # the last has nobody behind it
+        found.append((importance[i] * spread - max(like[i][j] for j in order[place + 1 :]), i))
+    goes = {i for _, i in sorted(found)[:count]}
+    stay = [j for j in range(n) if j not in goes]
+    return [max(stay, key=lambda j: (like[i][j], -j)) if i in goes else i for i in range(n)]
+
+
+def gather(x: Any, into: Sequence[int], weight: Sequence[float], head: int) -> list:
+    """Each content token that stays, in order: with those that go into it as their weighted mean, else as it is."""
+    x, out = plain(x), []
+    for j in range(len(into)):
+        if into[j] == j:
+            some = [i for i in range(len(into)) if into[i] == j]
+            total = sum(weight[i] for i in some)
+            row = [sum(weight[i] * x[head + i][c] for i in some) / total for c in range(len(x[0]))]
+            out.append(row if len(some) > 1 else x[head + j])
+    return x[:head] + out + x[head + len(into) :]
 
 
 # --- DTP: applying -------------------------------------------------------------------------------------------------

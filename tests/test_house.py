@@ -34,7 +34,10 @@ ROOMS: dict[str, set[str]] = {
     "recipe": BASE | SIDE,
     "resume": BASE | SIDE | {"train"},
     "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
-    "cli": BASE | SIDE | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view"},
+    "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume", "train"},
+    "cli": BASE
+    | SIDE
+    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare"},
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}

@@ -5,7 +5,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from madtp.cost.budget import Found, OutOfReach, find_strength
 from madtp.cost.flops import count_dense, count_least, reduction
+from madtp.cost.latency import Paired, time_pairs
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
@@ -120,7 +121,8 @@ def kept_share(trace: Trace) -> tuple[Tensor, Tensor]:
     """`[b]` mean share of each image's patches after a block, and `[b, blocks]` content tokens out."""
     blocks = trace.tower("vision")
     out = torch.stack([block.tokens_out for block in blocks], -1).double()
-    return (out / blocks[0].tokens_in[:, None]).mean(-1), out
+    full = blocks[0].tokens_in if blocks[0].full is None else blocks[0].full
+    return (out / full[:, None]).mean(-1), out
 
 
 def evaluate(
@@ -179,6 +181,22 @@ def measure_reduction(model: Any, task: Task, some: Sequence[Batch]) -> float:
             run.append(pruned.total)
             full.append(dense.total)
     return reduction(torch.cat(run), torch.cat(full))
+
+
+def time_towers(model: Any, task: Task, data: Data[Any], *, pairs: int = 7) -> Paired:
+    """Wall time of the towers on `data` in one batch: dense (the baseline), and as the model prunes, in turn."""
+    (batch,) = batches(task, data, len(data), model.device)
+    inputs, own = task.inputs(batch), model.pruning
+
+    def at(setting: PruneConfig) -> None:
+        model.pruning = setting
+        model.encode(**inputs)
+
+    try:
+        with evaluating(model):
+            return time_pairs(lambda: at(replace(own, temperature=None)), lambda: at(own), pairs=pairs)
+    finally:
+        model.pruning = own
 
 
 def check_reach(model: Any, task: Task, some: Sequence[Batch], target: float) -> None:

@@ -95,9 +95,8 @@ class Trainer:
         self.controllers: list[Controller | None] = []  # one a budget; None = a dense step
         self.step, self.prepared = 0, False
         self.best: dict[str, Any] = {}
-        own = {
-            key: getattr(self.bare.pruning, key) for key in ("method", "alpha", "straight_through", "semantic_tokens")
-        }
+        keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
+        own = {key: getattr(self.bare.pruning, key) for key in keys}
         self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts} | task.settings()
 
     def _trained(self, model: Any) -> dict[str, Any]:

@@ -365,3 +365,8 @@ def test_as_a_process_with_the_libraries_and_what_they_print(model: Path, data: 
     )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert ended.stdout.count("\n") == 1 and json.loads(ended.stdout)["out"] == out
+
+
+def test_smaller_pictures_have_no_dense_teacher(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    command = ("compress", "--model", model, "--data", data, "--reduction", 0.5, "--out", tmp_path / "out")
+    assert "--distill" in madtp(*command, "--method", "downsample", "--distill", 1).wrong()

@@ -14,7 +14,7 @@ from madtp.cost.flops import count, count_dense, count_least, reduction
 from madtp.cost.shape import Decoder, Shape, Tower, dense_trace
 from madtp.model.presets import config_of
 from madtp.model.shape import shape_of
-from madtp.prune import BlockTrace, Trace
+from madtp.prune import METHODS, BlockTrace, Trace
 from madtp.task.base import cost
 from model.tiny import START, Example, batch_of, tiny_examples, tiny_model
 
@@ -190,10 +190,16 @@ def unseen(model: Any, trace: Trace) -> float:
     shape = shape_of(model)
     total = 0
     for block in trace.blocks:
-        width = shape.tower(block.tower).width
-        for before, after in zip(block.tokens_in.tolist(), block.tokens_out.tolist(), strict=True):
-            padding = int(block.tokens_in.max()) + 1 - before  # the pooled token among it
-            total += ((before - after + 1) * width if after < before else 0) - padding * shape.semantic
+        width, longest = shape.tower(block.tower).width, int(block.tokens_in.max())
+        threshold = shape.semantic * (block.threshold is not None)
+        ones = (block.tokens_out < block.tokens_in).long()
+        merged = ones if block.merged is None else block.merged
+        for i, (before, after) in enumerate(zip(block.tokens_in.tolist(), block.tokens_out.tolist(), strict=True)):
+            padding = longest + 1 - before  # the pooled token among it
+            total += (before - after + int(merged[i])) * width * bool(merged[i]) - padding * threshold
+        if block.work is not None:  # pairs of padding are compared too
+            pairs = longest**2 if model.pruning.method == "crossget" else ((longest + 1) // 2) * (longest // 2)
+            total += int(block.work.sum()) - len(ones) * pairs * (width // 2)
     return total
 
 
@@ -224,18 +230,52 @@ def test_decoder_agrees_with_torchs_counter(temperature: float | None, generator
     assert 1e9 * float(run.total) == pytest.approx(total + unseen(model, seen[0]), rel=1e-9)
 
 
-@pytest.mark.parametrize("method", ["class_attention", "random"])
-def test_comparators_without_guidance_agree_with_torchs_counter(method: str, generator: torch.Generator) -> None:
-    model = tiny_model(temperature=0.3, method=method, attention="dense")
+@pytest.mark.parametrize("first_block", [0, 1])
+@pytest.mark.parametrize(
+    ("method", "strength"),
+    [
+        ("class_attention", 0.3),
+        ("random", 0.3),
+        ("tome", 0.2),
+        ("crossget", 0.2),
+        ("elip", 0.4),
+        ("madtp_no_self", 30.0),
+        ("madtp_unguided", 1.0),
+        ("madtp_static", 0.3),
+        ("madtp_drop", 30.0),
+    ],
+)
+def test_every_method_agrees_with_torchs_counter(
+    method: str, strength: float, first_block: int, generator: torch.Generator
+) -> None:
+    model = tiny_model(stock=False, temperature=strength, method=method, attention="dense", first_block=first_block)
     batch = batch_of(without_lone_words(tiny_examples(generator, 5, most_questions=1))[:3])
     inputs = {k: v for k, v in batch.items() if not k.startswith("decoder")}
     trace = model.encode(**inputs).trace
-    run, _ = cost(model, trace)
-    assert shape_of(model).semantic == 0
-    missed = unseen(model, trace)
-    assert missed > 0
-    # The threshold's K x n is charged to guided methods alone, and K is 0 here.
-    assert 1e9 * float(run.total.sum()) == pytest.approx(counted(lambda: model.encode(**inputs)) + missed)
+    run, full = cost(model, trace)
+    assert (shape_of(model).semantic > 0) == METHODS[method].guided
+    for tower in ("vision", "text"):
+        pruned = [bool((block.tokens_out < block.tokens_in).any()) for block in trace.tower(tower)]
+        acts = tower == "vision" or method != "elip"
+        assert pruned == [acts and i >= first_block for i in range(len(pruned))]
+    expected = counted(lambda: model.encode(**inputs)) + unseen(model, trace)
+    assert 1e9 * float(run.total.sum()) == pytest.approx(expected, rel=1e-9)
+    model.temperature = None
+    assert 1e9 * float(full.total.sum()) == pytest.approx(counted(lambda: model.encode(**inputs)), rel=1e-9)
+
+
+def test_smaller_pictures_agree_with_torchs_counter(generator: torch.Generator) -> None:
+    """5 x 5 patches of 7 x 7: the convolution too is charged for as many as there are."""
+    model = tiny_model(stock=False, temperature=0.45, method="downsample", attention="dense")
+    batch = batch_of(without_lone_words(tiny_examples(generator, 5, most_questions=1))[:3])
+    inputs = {k: v for k, v in batch.items() if not k.startswith("decoder")}
+    trace = model.encode(**inputs).trace
+    assert trace.steps()[0] == ("vision", 25, 25) and trace.blocks[0].full is not None
+    run, full = cost(model, trace)
+    assert 1e9 * float(run.total.sum()) == pytest.approx(counted(lambda: model.encode(**inputs)), rel=1e-9)
+    model.temperature = None
+    assert 1e9 * float(full.total.sum()) == pytest.approx(counted(lambda: model.encode(**inputs)), rel=1e-9)
+    assert 0.3 < reduction(run.total, full.total) < 0.5
 
 
 def test_generating_counts_every_step_once(generator: torch.Generator) -> None:

@@ -290,3 +290,28 @@ def wrong(**options: object) -> Callable[[], object]:
 def test_errors(options: dict[str, object], says: str) -> None:
     with pytest.raises(ValueError, match=says):
         wrong(**options)()
+
+
+@pytest.mark.parametrize("backend", ["dense", "sdpa", "auto", "blocked"])
+def test_a_key_of_size_three_counts_as_three_keys(backend: str) -> None:
+    q, k, v = tensors(QUERIES, KEYS)
+    times = torch.randint(1, 4, (sum(KEYS),), generator=torch.Generator().manual_seed(1))
+    lengths = torch.tensor(KEYS)
+    many = torch.stack([some.sum() for some in times.split(list(KEYS))])
+    expected, _ = attend(
+        q, k.repeat_interleave(times, 0), v.repeat_interleave(times, 0), torch.tensor(QUERIES), many, backend="dense"
+    )
+    bias = times.double().log()
+    close(attend(q, k, v, torch.tensor(QUERIES), lengths, bias=bias, backend=backend)[0], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_bias_in_causal_attention_and_beside_statistics(dtype: torch.dtype) -> None:
+    qkv, n = tensors(SELF, SELF, dtype), torch.tensor(SELF)
+    bias = torch.randn(sum(SELF), dtype=dtype)
+    expected, statistics = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend="dense")
+    close(attend(*qkv, n, n, bias=bias, causal=True, backend="sdpa")[0], expected)
+    other = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend="auto")[1]
+    assert statistics is not None and other is not None
+    close(other.column, statistics.column)
+    assert not torch.equal(statistics.column, attend(*qkv, n, n, causal=True, rows=Rows())[1].column)  # type: ignore[union-attr]

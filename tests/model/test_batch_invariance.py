@@ -17,6 +17,10 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 64.0, "attention": "dense"},
     {"temperature": 0.3, "method": "class_attention"},
     {"temperature": 0.3, "method": "random"},
+    {"temperature": 0.15, "method": "tome"},
+    {"temperature": 0.15, "method": "crossget"},
+    {"temperature": 0.5, "method": "downsample"},
+    {"temperature": 8.0, "method": "madtp_drop", "first_block": 1},
 ]
 
 

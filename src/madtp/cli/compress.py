@@ -34,7 +34,7 @@ BudgetsOption = Annotated[
         show_default=False,
     ),
 ]
-MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator: class_attention, random.")]
+MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator of docs/method.md, e.g. tome.")]
 
 
 def parse_budgets(text: str) -> tuple[float, ...]:
@@ -96,6 +96,7 @@ def compress(
     import torch
 
     from madtp.data.load import load_data
+    from madtp.prune import METHODS
     from madtp.recipe import TrainConfig
     from madtp.task.distill import Teacher
 
@@ -122,6 +123,8 @@ def compress(
         temperature=None,
         reduction=None,
     )
+    if distill and METHODS[method].pixels:
+        raise InputError(f"{method} has other tokens than the dense model", "--distill", "leave it out")
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"

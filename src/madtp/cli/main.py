@@ -39,10 +39,24 @@ def _main(
 
 
 def _register() -> None:
-    from madtp.cli import answers, bench, calibrate, compress, convert, demo, evaluate, flops, predict, train, view
+    from madtp.cli import (
+        answers,
+        bench,
+        calibrate,
+        compare,
+        compress,
+        convert,
+        demo,
+        evaluate,
+        flops,
+        predict,
+        train,
+        view,
+    )
 
     for verb in (demo.demo, train.train, compress.compress, calibrate.calibrate, evaluate.evaluate, predict.predict):
         app.command()(verb)
+    app.command()(compare.compare)
     app.command()(flops.flops)
     app.command()(bench.bench)
     app.command()(convert.convert)

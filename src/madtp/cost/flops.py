@@ -40,27 +40,33 @@ class Flops:
         return self.vision + self.text
 
 
-def _guidance(shape: Shape, tower: Tower, tokens_in: Tensor, tokens_out: Tensor) -> Tensor:
-    """Affinity of every input token, threshold over K, merge of what is pruned: `[b, layers]` -> `[b]`."""
+def _deciding(shape: Shape, tower: Tower, blocks: list[BlockTrace]) -> Tensor:
+    """Affinity of every input token, threshold over K, comparing tokens, merging what is pruned: `[b]`."""
     k, d = shape.semantic, shape.semantic_width
+    tokens_in, tokens_out = _layers(blocks)
     affinity = (tokens_in + tower.protected) * d * (k + (tower.width if tower.mapped else 0)) * (k > 0)
     feature = tokens_in * d * k * shape.features
-    merged = (tokens_in - tokens_out + 1) * tower.width * (tokens_out < tokens_in)
-    return (affinity + feature + tokens_in * k + merged).sum(-1)
+    asked = torch.tensor([b.guided for b in blocks])
+    guided = (affinity + tokens_in * k * shape.thresholds) * asked + feature
+    once = (tokens_out < tokens_in).double()
+    merged = torch.stack([one if b.merged is None else b.merged for b, one in zip(blocks, once.T, strict=True)], -1)
+    # all that go, and what each merged token itself was, if any of them is merged at all
+    merging = (tokens_in - tokens_out + merged) * tower.width * (merged > 0)
+    work = sum((b.work.double() for b in blocks if b.work is not None), torch.zeros(len(tokens_in)).double())
+    return (guided + merging).sum(-1) + work
 
 
-def tower_macs(
-    shape: Shape, tower: Tower, tokens_in: Tensor, tokens_out: Tensor, image_tokens: Tensor | None = None
-) -> Tensor:
+def tower_macs(shape: Shape, tower: Tower, blocks: list[BlockTrace], image_tokens: Tensor | None = None) -> Tensor:
     """Multiply-accumulates `[b]` of one tower.
 
     Args:
         shape: the model.
         tower: the tower of it.
-        tokens_in, tokens_out: `[b, layers]` content tokens before and after each pruning step.
+        blocks: what each of its blocks did.
         image_tokens: `[b, images]` tokens, protected ones included, of each image that a text looks at, if it does.
     """
     c = tower.width
+    tokens_in, tokens_out = _layers(blocks)
     before, after = tokens_in + tower.protected, tokens_out + tower.protected
     total = 4 * c * c * before + 2 * c * before**2 + 2 * c * tower.mlp * after
     if tower.context and image_tokens is not None:
@@ -68,7 +74,9 @@ def tower_macs(
             total = total + 2 * c * c * after + (2 * tower.context * c + 2 * c * after) * seen[:, None]
         if image_tokens.shape[1] == 2:
             total[:, tower.merged_from :] += 2 * c * c * after[:, tower.merged_from :]
-    return total.sum(-1) + tower.stem + tower.head + _guidance(shape, tower, tokens_in, tokens_out)
+    # the stem is that of a full-size picture
+    stem = tower.stem * tokens_in[:, 0] / shape.patches if tower.stem else 0
+    return total.sum(-1) + stem + tower.head + _deciding(shape, tower, blocks)
 
 
 def decoder_macs(shape: Shape, trace: Trace, states: Tensor) -> Tensor:
@@ -93,19 +101,19 @@ def _layers(blocks: list[BlockTrace]) -> tuple[Tensor, Tensor]:
 
 def count(shape: Shape, trace: Trace) -> Flops:
     """GFLOPs of what a trace records, per text instance; without texts, per image."""
-    vision_in, vision_out = _layers(trace.tower("vision"))
-    index = torch.arange(len(vision_in)) if trace.image_index is None else trace.image_index
+    seeing = trace.tower("vision")
+    vision_out = _layers(seeing)[1]
+    index = torch.arange(len(vision_out)) if trace.image_index is None else trace.image_index
     index = index[:, None] if index.ndim == 1 else index
-    vision = tower_macs(shape, shape.vision, vision_in, vision_out)[index].sum(-1)
+    vision = tower_macs(shape, shape.vision, seeing)[index].sum(-1)
     seen = vision_out[:, -1][index] + shape.vision.protected
     macs = {"text": torch.zeros_like(vision), "match": torch.zeros_like(vision)}
     states = seen.sum(-1)
     for name in macs:
         if blocks := trace.tower(name):
             tower = shape.tower(name)
-            tokens_in, tokens_out = _layers(blocks)
-            macs[name] = tower_macs(shape, tower, tokens_in, tokens_out, seen)
-            states = tokens_out[:, -1] + tower.protected
+            macs[name] = tower_macs(shape, tower, blocks, seen)
+            states = _layers(blocks)[1][:, -1] + tower.protected
     decoder = decoder_macs(shape, trace, states)
     return Flops(vision / 1e9, macs["text"] / 1e9, macs["match"] / 1e9, decoder / 1e9)
 
@@ -115,7 +123,7 @@ def _as_if(trace: Trace, *, few: int | None) -> Trace:
     blocks: list[BlockTrace] = []
     entered: dict[str, Tensor] = {}
     for step in trace.blocks:
-        first = entered.setdefault(step.tower, step.tokens_in)
+        first = entered.setdefault(step.tower, step.tokens_in if step.full is None else step.full)
         left = first if few is None else first.clamp(max=few)
         blocks.append(BlockTrace(step.tower, step.block, first if step.block == 0 else left, left))
     return replace(trace, blocks=blocks)

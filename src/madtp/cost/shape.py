@@ -64,6 +64,7 @@ class Shape:
         semantic: K semantic tokens; 0 = nothing is guided.
         semantic_width: D.
         features: the semantic features F are computed too (training; the public code at inference as well).
+        thresholds: the semantic tokens set a threshold.
     """
 
     patches: int
@@ -75,11 +76,12 @@ class Shape:
     semantic: int = 0
     semantic_width: int = 0
     features: bool = False
+    thresholds: bool = True
 
     @property
     def dense(self) -> "Shape":
         """The same model without guidance."""
-        return replace(self, semantic=0)
+        return replace(self, semantic=0, thresholds=True)
 
     def tower(self, name: str) -> Tower:
         """The tower that a trace calls `name`.

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from madtp.model.attention_blocked import blocked, later
-from madtp.model.attention_plan import plan
+from madtp.model.attention_plan import Side, plan
 
 Backend = Literal["auto", "dense", "blocked", "sdpa"]
 BACKENDS: tuple[str, ...] = ("auto", "dense", "blocked", "sdpa")
@@ -57,6 +57,7 @@ def attend(
     *,
     rows: Rows | None = None,
     causal: bool = False,
+    bias: Tensor | None = None,
     backend: str = "auto",
     dropout: float = 0.0,
 ) -> tuple[Tensor, Statistics | None]:
@@ -70,6 +71,7 @@ def attend(
         key_lengths: `[b]` keys of each instance, CPU.
         rows: asks for `Statistics` of self-attention, saying which rows they read.
         causal: self-attention in which a query sees its own and earlier keys only.
+        bias: `[s]` added to the scores of each key, without a gradient. "blocked" knows none; another does its work.
         backend: see the module's text.
         dropout: probability of dropping an attention probability; the statistics are taken before it.
 
@@ -82,7 +84,7 @@ def attend(
     Under autocast it computes in the type of its inputs all the same, statistics in float32 at least.
     """
     with torch.autocast(query.device.type, enabled=False):
-        return _attend(query, key, value, query_lengths, key_lengths, rows, causal, backend, dropout)
+        return _attend(query, key, value, query_lengths, key_lengths, rows, causal, bias, backend, dropout)
 
 
 def _attend(
@@ -93,6 +95,7 @@ def _attend(
     key_lengths: Tensor,
     rows: Rows | None,
     causal: bool,
+    bias: Tensor | None,
     backend: str,
     dropout: float,
 ) -> tuple[Tensor, Statistics | None]:
@@ -100,10 +103,12 @@ def _attend(
         raise ValueError(f"attention backend is one of {', '.join(BACKENDS)}, got {backend!r}")
     if causal and key_lengths is not query_lengths and not torch.equal(key_lengths, query_lengths):
         raise ValueError("causal attention is self-attention: every query needs a key of its own")
+    if bias is not None and backend in ("auto", "blocked"):
+        backend = "dense" if rows is not None else "sdpa"
     if backend == "auto":
         backend = "dense" if dropout and rows is not None else "blocked" if rows is not None else "sdpa"
     if backend == "dense":
-        return _dense(query, key, value, query_lengths, key_lengths, rows, causal, dropout)
+        return _dense(query, key, value, query_lengths, key_lengths, rows, causal, bias, dropout)
     if backend == "blocked":
         if dropout:
             raise ValueError("attention backend 'blocked' has no dropout; use 'dense' or 'auto'")
@@ -111,7 +116,7 @@ def _attend(
         return out, None if rows is None else Statistics(class_row, column)
     if rows is not None:
         raise ValueError("attention backend 'sdpa' gives no statistics; use 'blocked', 'dense' or 'auto'")
-    return _sdpa(query, key, value, query_lengths, key_lengths, causal, dropout), None
+    return _sdpa(query, key, value, query_lengths, key_lengths, causal, bias, dropout), None
 
 
 def _dense(
@@ -122,17 +127,22 @@ def _dense(
     key_lengths: Tensor,
     rows: Rows | None,
     causal: bool,
+    bias: Tensor | None,
     dropout: float,
 ) -> tuple[Tensor, Statistics | None]:
     outs, class_rows, columns = [], [], []
+    more = [None] * len(key_lengths) if bias is None else bias.split(key_lengths.tolist())
     splits = zip(
         query.split(query_lengths.tolist()),
         key.split(key_lengths.tolist()),
         value.split(key_lengths.tolist()),
+        more,
         strict=True,
     )
-    for q, k, v in splits:
+    for q, k, v, extra in splits:
         score = torch.einsum("ihd,jhd->hij", q, k) * q.shape[-1] ** -0.5
+        if extra is not None:
+            score = score + extra.to(score.dtype)
         if causal:
             score = score.masked_fill(later(len(q), q.device), float("-inf"))
         probability = torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
@@ -145,7 +155,14 @@ def _dense(
 
 
 def _sdpa(
-    query: Tensor, key: Tensor, value: Tensor, query_lengths: Tensor, key_lengths: Tensor, causal: bool, dropout: float
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_lengths: Tensor,
+    key_lengths: Tensor,
+    causal: bool,
+    bias: Tensor | None,
+    dropout: float,
 ) -> Tensor:
     chunks = plan(query_lengths, key_lengths, query.shape[1], query.device, limit=None)
     if not chunks:  # no instance has a query
@@ -154,8 +171,11 @@ def _sdpa(
     for chunk in chunks:
         # where no token sees a later one, none sees the padding behind the last
         mask = None if chunk.key.even or causal else chunk.key.mask[:, None, None]
+        if bias is not None:
+            mask = _added(bias, chunk.key, causal, query.dtype)
         q, k, v = chunk.query.take(query), chunk.key.take(key), chunk.key.take(value)
-        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal)
+        is_causal = causal and bias is None
+        o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
         outs.append(chunk.query.pack(o.transpose(1, 2)))
     if len(chunks) == 1 and chunks[0].query.place is not None:
         return outs[0]
@@ -163,3 +183,12 @@ def _sdpa(
     position = torch.cat([chunk.query.position for chunk in chunks])
     inverse = torch.empty_like(position).scatter_(0, position, torch.arange(len(position), device=position.device))
     return out.index_select(0, inverse)
+
+
+def _added(bias: Tensor, keys: Side, causal: bool, dtype: torch.dtype) -> Tensor:
+    """`[c, 1, 1 or n, n]` what a chunk's scores get more, nothing being seen behind an instance or, causal, a query."""
+    more = keys.take(bias[:, None, None])[..., 0].to(dtype)[:, :, None]  # [c, 1, 1, n]
+    unseen = ~keys.mask[:, None, None]
+    if causal:
+        unseen = unseen | later(keys.n, bias.device)
+    return more.masked_fill(unseen, float("-inf"))

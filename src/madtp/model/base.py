@@ -48,9 +48,15 @@ class Pruned:
     def temperature(self, value: float | None) -> None:
         self.pruning = PruneConfig(**{**self.pruning.to_dict(), "temperature": value, "reduction": None})
 
+    @property
+    def aligns(self) -> bool:
+        """True if training takes the alignment loss: the model prunes, and the loss has a weight."""
+        return self.temperature is not None and self.pruning.alpha > 0
+
     def _pruner(self, tower: str, trace: Trace, *, gather: bool, provenance: bool, **others: Any) -> Pruner:
         """The pruning of one tower in one forward; `others` are further fields of `Pruner`."""
         settings = self.pruning
+        config = self.config.vision_config if tower == "vision" else self.config.text_config
         return Pruner(
             tower=tower,
             trace=trace,
@@ -62,6 +68,8 @@ class Pruned:
             provenance=provenance,
             training=self.training,  # type: ignore[attr-defined]
             straight_through=settings.straight_through,
+            first_block=settings.first_block,
+            depth=config.num_hidden_layers,
             **others,
         )
 

@@ -115,7 +115,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
             answer_index: `[a]` the question of each answer; None = one answer a question, in order.
             answer_weights: `[a]`; the loss is then BLIP's: each answer's summed token loss, weighted, summed over the
                 answers and divided by the number of questions. None = the host's mean over tokens.
-            align: compute the alignment loss; None = when there are labels and the model is not dense.
+            align: compute the alignment loss; None = when there are labels and the model `aligns`.
 
         Raises:
             ValueError: neither labels nor decoder_input_ids, or see `encode`.
@@ -123,7 +123,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         if labels is None and decoder_input_ids is None:
             raise ValueError("pass labels (for a loss) or decoder_input_ids; to answer questions call generate or rank")
         if align is None:
-            align = labels is not None and self.temperature is not None
+            align = labels is not None and self.aligns
         encoded = self.encode(
             input_ids,
             pixel_values,

@@ -142,13 +142,13 @@ class MadtpBlipForVisualReasoning(Pruned, BlipPreTrainedModel):
         Args:
             input_ids, pixel_values, attention_mask, image_index, provenance, interpolate_pos_encoding: see `encode`.
             labels: `[q]` 1 = true, 0 = false, -100 = ignored.
-            align: compute the alignment loss; None = when there are labels and the model is not dense.
+            align: compute the alignment loss; None = when there are labels and the model `aligns`.
 
         Raises:
             ValueError: see `encode`.
         """
         if align is None:
-            align = labels is not None and self.temperature is not None
+            align = labels is not None and self.aligns
         encoded = self.encode(
             input_ids,
             pixel_values,

@@ -9,7 +9,19 @@ from torch import Tensor, nn
 
 from madtp.model.attention import Rows, Statistics
 from madtp.model.ragged import Ragged
-from madtp.prune import BlockTrace, Evidence, Method, Provenance, Trace, is_recording, record, semantic_feature
+from madtp.prune import (
+    BlockTrace,
+    Decision,
+    Evidence,
+    Method,
+    Provenance,
+    Selection,
+    Trace,
+    downsample,
+    is_recording,
+    record,
+    semantic_feature,
+)
 from madtp.prune import affinity as token_affinity
 
 
@@ -79,7 +91,11 @@ class Pruner:
         straight_through: passed on to the method.
         rows: which tokens are protected.
         fewest: an instance that would keep fewer content tokens in a block is left whole there.
+        first_block: the first that prunes.
+        depth: blocks of the tower.
         feature: `[b, k, d]` sum of F over the blocks so far.
+        size: `[t]` original tokens that each token stands for, where the method needs it; None = one each.
+        full: content tokens of an instance whose picture was made smaller, before that; None = it was not.
     """
 
     tower: str
@@ -95,20 +111,41 @@ class Pruner:
     straight_through: float = 0.0
     rows: Rows = field(default_factory=Rows)
     fewest: int = 1
+    first_block: int = 0
+    depth: int = 1
     feature: Tensor | None = None
+    size: Tensor | None = None
+    full: int | None = None
     _where: tuple[Tensor, Tensor, Tensor] | None = None
+    _entered: Tensor | None = None
 
-    @property
-    def active(self) -> bool:
-        return self.method is not None and self.strength is not None
+    def acting(self, block: int) -> Method | None:
+        """The method, if it prunes in this block."""
+        method = self.method
+        if method is None or method.pixels or self.strength is None or block < self.first_block:
+            return None
+        return method if method.acts is None or method.acts(self.tower, block, self.depth) else None
 
-    def wants(self) -> Rows | None:
-        """The statistics a block's attention must give; None if nothing is pruned."""
-        return self.rows if self.active else None
+    def wants(self, block: int) -> Rows | None:
+        """The statistics a block's attention must give; None if its method reads none."""
+        method = self.acting(block)
+        return self.rows if method is not None and "attention" in method.needs else None
 
-    def guide(self, x: Ragged, block: int = 0) -> Tensor | None:
+    def bias(self) -> Tensor | None:
+        """`[t]` what a key's scores get more: the logarithm of the tokens it stands for (ToMe); None = nothing."""
+        return None if self.size is None else self.size.log()
+
+    def shrink(self, pixels: Tensor, patch: int) -> tuple[Tensor, bool]:
+        """The pictures as they enter the tower, and True if they are smaller than they were."""
+        if self.method is None or self.strength is None or not self.method.pixels:
+            return pixels, False
+        small, self.full = downsample(pixels, patch, self.strength)
+        return small, small is not pixels
+
+    def guide(self, x: Ragged, block: int) -> Tensor | None:
         """Affinity `[t, k]` of a block's input tokens to the semantic tokens, gathering F on the way if asked to."""
-        guided = self.active and self.method is not None and self.method.guided
+        method = self.acting(block)
+        guided = method is not None and method.guided
         if self.semantic is None or not (guided or self.gather):
             return None
         with _exact(x.values):
@@ -123,7 +160,13 @@ class Pruner:
         return affinity if guided else None
 
     def prune(
-        self, block: int, x: Ragged, affinity: Tensor | None, statistics: Statistics | None, output: Tensor
+        self,
+        block: int,
+        x: Ragged,
+        affinity: Tensor | None,
+        statistics: Statistics | None,
+        output: Tensor,
+        key: Tensor,
     ) -> Ragged:
         """The pruning step: `x` after the self-attention residual in, fewer tokens out; identity when dense.
 
@@ -133,24 +176,37 @@ class Pruner:
             affinity: from `guide`.
             statistics: of the block's attention probabilities.
             output: `[t, h, d]` attention output per head, before the projection.
+            key: `[t, h, d]` keys per head.
         """
-        before = x.lengths
-        threshold = kept = None
-        if self.active and statistics is not None:
-            assert self.method is not None and self.strength is not None
+        extra, before = self.rows.head + self.rows.tail, x.lengths
+        if self._entered is None:
+            self._entered = before - extra
+        decision, kept = Decision(Selection(lengths=before)), None
+        if (method := self.acting(block)) is not None:
+            assert self.strength is not None
             with _exact(x.values):
-                evidence = self._evidence(x, block, affinity, statistics, output)
-                decision = self.method.decide(evidence, self.strength, self.training)
-                x = Ragged(decision.selection.apply(x.values), decision.selection.lengths)
+                evidence = self._evidence(x, block, affinity, statistics, output, key)
+                decision = method.decide(evidence, self.strength, self.training)
+                selection = decision.selection
+                x = Ragged(selection.apply(x.values), selection.lengths)
+                if evidence.size is not None:
+                    self.size = selection.total(evidence.size)
                 kept = record(evidence, decision) if self.record else None
-            threshold = decision.threshold
-            if self.provenance:
-                self._follow(before, decision.selection.follow)
-        elif self.provenance:
-            self._follow(before, lambda owner, share: (owner, share))
-        extra = self.rows.head + self.rows.tail
-        where = self._record(x.lengths) if self.provenance else None
-        entry = BlockTrace(self.tower, block, before - extra, x.lengths - extra, threshold, where, kept)
+        if self.provenance:
+            self._follow(before, decision.selection.follow)
+        entry = BlockTrace(
+            self.tower,
+            block,
+            before - extra,
+            x.lengths - extra,
+            threshold=decision.threshold,
+            provenance=self._record(x.lengths) if self.provenance else None,
+            record=kept,
+            merged=decision.merged,
+            work=decision.work,
+            full=None if self.full is None else torch.full_like(before, self.full),
+            guided=method is not None,
+        )
         self.trace.blocks.append(entry)
         return x
 
@@ -161,14 +217,23 @@ class Pruner:
         affinity: Tensor | None = None,
         statistics: Statistics | None = None,
         output: Tensor | None = None,
+        key: Tensor | None = None,
     ) -> Evidence:
+        needs = frozenset() if self.method is None else self.method.needs
         none = x.values.new_empty(len(x.values), 0)
+        size = self.size
+        if size is None and "size" in needs:
+            wide = torch.promote_types(x.values.dtype, torch.float32)
+            size = torch.ones(len(x.values), dtype=wide, device=x.values.device)
         return Evidence(
             lengths=x.lengths,
             class_row=none if statistics is None else statistics.class_row,
-            output_norm=none if output is None else output.norm(dim=-1),
+            output_norm=none if output is None or statistics is None else output.norm(dim=-1),
             column=x.values.new_zeros(len(x.values)) if statistics is None else statistics.column,
             affinity=affinity,
+            key=key.mean(1) if key is not None and "key" in needs else None,
+            size=size,
+            entered=self._entered,
             head=self.rows.head,
             tail=self.rows.tail,
             fewest=self.fewest,

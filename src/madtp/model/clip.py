@@ -100,13 +100,13 @@ class MadtpCLIPModel(DualEncoder, CLIPModel):
         Args:
             input_ids, pixel_values, attention_mask, image_index, provenance, interpolate_pos_encoding: see `encode`.
             return_loss: also compute the losses, for which every text belongs to an image.
-            align: compute the alignment loss; None = with the others, if the model is not dense.
+            align: compute the alignment loss; None = with the others, if the model `aligns`.
 
         Raises:
             ValueError: see `encode`.
         """
         if align is None:
-            align = bool(return_loss) and self.temperature is not None
+            align = bool(return_loss) and self.aligns
         index = paired(image_index, len(pixel_values), len(input_ids), needed=bool(return_loss) or align)
         encoded = self.encode(
             input_ids,

@@ -41,13 +41,14 @@ class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
             value,
             x.lengths,
             x.lengths,
-            rows=pruner.wants(),
+            rows=pruner.wants(self.index),
+            bias=pruner.bias(),
             causal=self.causal,
             backend=backend,
             dropout=own.dropout if self.training else 0.0,
         )
         x = x.with_values(x.values + own.out_proj(output.flatten(1)))
-        x = pruner.prune(self.index, x, affinity, statistics, output)
+        x = pruner.prune(self.index, x, affinity, statistics, output, key)
         return x.with_values(x.values + self.mlp(self.layer_norm2(x.values)))
 
 
@@ -71,7 +72,8 @@ class MadtpCLIPVisionModel(CLIPVisionModel):
         interpolate_pos_encoding: bool = False,
     ) -> Ragged:
         """Tokens of every image after the last block, not normed; the pooled token is the first."""
-        embedded = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        pixel_values, smaller = pruner.shrink(pixel_values, self.config.patch_size)
+        embedded = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding or smaller)
         x = Ragged.from_padded(self.pre_layrnorm(embedded))
         for layer in self.encoder.layers:
             x = layer(x, pruner, backend)

@@ -17,6 +17,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "semantic_tokens": (int,),
     "alpha": _NUMBER,
     "straight_through": _NUMBER,
+    "first_block": (int,),
     "attention": (str,),
     "reduction": (*_NUMBER, type(None)),
 }
@@ -28,12 +29,13 @@ class PruneConfig:
 
     Attributes:
         method: key of `madtp.prune.METHODS`.
-        temperature: the one knob of the compute budget; None = dense. For the comparators it is the share of the
-            content tokens that every block prunes.
+        temperature: the one knob of the compute budget; None = dense. For most comparators it is the share of the
+            content tokens that every block prunes (`Method.knob` says which).
         semantic_tokens: K, number of semantic tokens shared by both modalities.
         alpha: weight of the alignment loss in training.
         straight_through: in training, weight of the gradient that the scores get from tokens that are kept (see
             `madtp.prune.merge.Gate`); 0 = none, as in the paper.
+        first_block: the first block of each tower that prunes, from 0.
         attention: backend, see `madtp.model.attention`.
         reduction: 1 - GFLOPs(pruned) / GFLOPs(dense) measured at `temperature` when it was chosen; None = not measured.
     """
@@ -43,6 +45,7 @@ class PruneConfig:
     semantic_tokens: int = 100
     alpha: float = 0.1
     straight_through: float = 0.0
+    first_block: int = 0
     attention: str = "auto"
     reduction: float | None = None
 
@@ -63,6 +66,8 @@ class PruneConfig:
             )
         if self.semantic_tokens < 1:
             raise InputError(f"{self.semantic_tokens} semantic tokens", "madtp.semantic_tokens", "use 1 or more")
+        if self.first_block < 0:
+            raise InputError(f"no block has the number {self.first_block}", "madtp.first_block", "use 0 or more")
         if self.attention not in BACKENDS:
             raise InputError(
                 f"unknown attention {self.attention!r}", "madtp.attention", f"one of {', '.join(BACKENDS)}"

@@ -1,5 +1,6 @@
 """The sizes that a model's cost depends on, read from the model or from its config alone."""
 
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
@@ -57,9 +58,11 @@ def shape_of(model: Any, kind: str | None = None) -> Shape:
     if kind is None:
         model, kind = model.config, kind_of(model)
     settings = PruneConfig.of(model.madtp)
-    guided = METHODS[settings.method].guided and settings.temperature is not None
+    method = METHODS[settings.method]
+    guided = method.guided and settings.temperature is not None
     semantic = settings.semantic_tokens if guided else 0
-    return _clip(model, semantic) if kind == "clip" else _blip(model, kind, semantic)
+    shape = _clip(model, semantic) if kind == "clip" else _blip(model, kind, semantic)
+    return replace(shape, thresholds=method.knob == "temperature") if guided else shape
 
 
 def _tower(config: Any, **others: Any) -> Tower:

@@ -34,15 +34,23 @@ class MadtpBlipTextLayer(BlipTextLayer):
         backend: str = "auto",
     ) -> Ragged:
         """`x`: texts, pooled token first; `gazes`: the images they look at, none without cross-attention."""
-        affinity = pruner.guide(x)
+        affinity = pruner.guide(x, self.layer_num)
         own = self.attention.self
         q, k, v = (_heads(part(x.values), own) for part in (own.query, own.key, own.value))
         dropout = own.dropout.p if self.training else 0.0
         output, statistics = attend(
-            q, k, v, x.lengths, x.lengths, rows=pruner.wants(), backend=backend, dropout=dropout
+            q,
+            k,
+            v,
+            x.lengths,
+            x.lengths,
+            rows=pruner.wants(self.layer_num),
+            bias=pruner.bias(),
+            backend=backend,
+            dropout=dropout,
         )
         x = x.with_values(self.attention.output(output.flatten(1), x.values))
-        x = pruner.prune(self.layer_num, x, affinity, statistics, output)
+        x = pruner.prune(self.layer_num, x, affinity, statistics, output, k)
         if gazes:
             x = self.look(x, gazes, "auto" if backend == "blocked" else backend)
         return x.with_values(self.feed_forward_chunk(x.values))

@@ -25,7 +25,7 @@ class MadtpBlipEncoderLayer(BlipEncoderLayer):
 
     def forward(self, x: Ragged, pruner: Pruner, backend: str = "auto") -> Ragged:
         """`x`: tokens of every image, the pooled token first."""
-        affinity = pruner.guide(x)
+        affinity = pruner.guide(x, self.index)
         heads = self.self_attn.num_heads
         qkv = self.self_attn.qkv(self.layer_norm1(x.values)).view(len(x.values), 3, heads, -1)
         query, key, value = qkv.unbind(1)
@@ -35,12 +35,13 @@ class MadtpBlipEncoderLayer(BlipEncoderLayer):
             value,
             x.lengths,
             x.lengths,
-            rows=pruner.wants(),
+            rows=pruner.wants(self.index),
+            bias=pruner.bias(),
             backend=backend,
             dropout=self.dropout if self.training else 0.0,
         )
         x = x.with_values(x.values + self.self_attn.projection(output.flatten(1)))
-        x = pruner.prune(self.index, x, affinity, statistics, output)
+        x = pruner.prune(self.index, x, affinity, statistics, output, key)
         return x.with_values(x.values + self.mlp(self.layer_norm2(x.values)))
 
 
@@ -61,7 +62,8 @@ class MadtpBlipVisionModel(BlipVisionModel):
         interpolate_pos_encoding: bool = False,
     ) -> Ragged:
         """Tokens of every image after the last block and the final norm; the pooled token is the first."""
-        embedded = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding)
+        pixel_values, smaller = pruner.shrink(pixel_values, self.config.patch_size)
+        embedded = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding or smaller)
         x = Ragged.from_padded(embedded)
         for layer in self.encoder.layers:
             x = layer(x, pruner, backend)

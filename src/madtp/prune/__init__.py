@@ -5,8 +5,9 @@ provenance.
 """
 
 from madtp.prune.align import affinity, alignment_loss, semantic_feature
-from madtp.prune.baselines import METHODS
+from madtp.prune.downsample import downsample
 from madtp.prune.merge import Selection, select
+from madtp.prune.methods import METHODS
 from madtp.prune.record import Record, is_recording, record, recording
 from madtp.prune.score import class_score, self_score, token_importance, token_score
 from madtp.prune.step import Decision, Evidence, Method
@@ -26,6 +27,7 @@ __all__ = [
     "affinity",
     "alignment_loss",
     "class_score",
+    "downsample",
     "is_recording",
     "keep_above",
     "record",

@@ -1,10 +1,10 @@
-"""Applying a decision: kept tokens stay in order, all others of an instance become one merged token.
+"""Applying a decision: kept tokens stay in order, all others of an instance become one merged token, or several.
 
 `Selection` is the decision alone, so that the same one is applied to features, to provenance, or to whatever else rides
 along.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -76,6 +76,12 @@ class Selection:
         merged = merged.scatter_add(0, self.target[:, None].expand_as(weighted), weighted)
         out = out.index_copy_(0, self.merged, merged.to(values.dtype))
         return out if self.gate is None else self.gate.apply(out, self.merged)
+
+    def total(self, values: Float[Tensor, " t"]) -> Float[Tensor, " u"]:
+        """What each token holds of numbers that add up where tokens are merged, such as sizes."""
+        if self.weight is None:
+            return values
+        return replace(self, weight=torch.ones_like(self.weight), gate=None).apply(values[:, None])[:, 0]
 
     def follow(self, owner: Int[Tensor, " p"], share: Float[Tensor, " p"]) -> tuple[Tensor, Tensor]:
         """Provenance: where the token that holds each original token has gone.

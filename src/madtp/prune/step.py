@@ -24,6 +24,9 @@ class Evidence:
         output_norm: `[t, h]` norm of each head's attention output at each token.
         column: `[t]` `sum_i max_h P[h,i,j]` over content queries i.
         affinity: `[t, k]` A of the block's input tokens; None for methods without guidance.
+        key: `[t, d]` keys of the block's attention, the mean over heads; None unless the method needs them.
+        size: `[t]` original tokens that each stands for; None = one each, or the method does not need it.
+        entered: `[b]` content tokens with which each instance entered the tower, on the CPU; None = as many as now.
         head: protected tokens at the front of each instance (the pooled token; CLIP text: BOT).
         tail: protected tokens at its end (CLIP text: EOT, its pooled token).
         fewest: an instance that would keep fewer content tokens is left whole.
@@ -36,6 +39,9 @@ class Evidence:
     output_norm: Float[Tensor, "t h"]
     column: Float[Tensor, " t"]
     affinity: Float[Tensor, "t k"] | None
+    key: Float[Tensor, "t d"] | None = None
+    size: Float[Tensor, " t"] | None = None
+    entered: Int[Tensor, " b"] | None = None
     head: int = 1
     tail: int = 0
     fewest: int = 1
@@ -69,20 +75,38 @@ class Evidence:
         mask[:, : self.head] = False
         return mask
 
+    @cached_property
+    def claims(self) -> Float[Tensor, "b n k"]:
+        """A of every token, padded."""
+        assert self.affinity is not None, "the method needs the affinity to the semantic tokens"
+        return self.padded(self.affinity)
+
     def class_scores(self) -> Float[Tensor, "b n"]:
         """S_cls of every token, padded."""
         return class_score(self.padded(self.class_row), self.padded(self.output_norm))
 
+    def scores(self, content: Bool[Tensor, "b n"]) -> tuple[Tensor, Tensor, Tensor]:
+        """S_cls, S_self and S_tok of every token, padded."""
+        own = self_score(self.padded(self.column), content)
+        return self.class_scores(), own, token_score(self.claims.amax(-1), content)
+
 
 @dataclass(frozen=True)
 class Decision:
-    """A step's result: the selection, and the threshold of each instance where the method has one.
+    """A step's result.
 
-    `scores` are the padded scores it was made by, `[b, n]` by name, as `Record` has them.
+    Attributes:
+        selection: which tokens stay, and which are merged.
+        threshold: of each instance, where the method has one.
+        merged: `[b]` merged tokens of each instance, on the CPU; None = one wherever tokens went.
+        work: `[b]` multiply-accumulates of comparing tokens with each other, on the CPU; None = there was none.
+        scores: padded, that it was made by, `[b, n]` by name, as `Record` has them.
     """
 
     selection: Selection
     threshold: Float[Tensor, " b"] | None = None
+    merged: Int[Tensor, " b"] | None = None
+    work: Int[Tensor, " b"] | None = None
     scores: Mapping[str, Float[Tensor, "b n"]] = field(default_factory=dict)
 
 
@@ -92,10 +116,14 @@ class Method:
 
     Attributes:
         name: as in configs and on the command line.
-        knob: what `strength` is: "temperature" (higher prunes more, not strictly) or "prune_share" (in [0, 1)).
+        knob: what `strength` is: "temperature" (higher prunes more, not strictly), "prune_share" (in [0, 1)), or
+            "factor" (of the mean importance; above 0).
         guided: True if it needs the affinity to the semantic tokens.
         decide: evidence -> decision.
         bounds: `(low, high)` of useful strengths, for the budget search.
+        needs: what else of a block it reads: "attention" (the statistics of the probabilities), "key", "size".
+        pixels: True if it makes the picture smaller before the first block and lets the blocks be.
+        acts: `(tower, block, blocks of the tower)` -> whether it prunes there; None = everywhere.
     """
 
     name: str
@@ -103,29 +131,40 @@ class Method:
     guided: bool
     decide: Callable[[Evidence, float, bool], Decision]
     bounds: tuple[float, float]
+    needs: frozenset[str] = frozenset({"attention"})
+    pixels: bool = False
+    acts: Callable[[str, int, int], bool] | None = None
 
 
-def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decision:
-    """Dynamic token pruning: keep `TIS > theta`, merge the rest by TIS. `strength` is the temperature tau.
+def judge(
+    evidence: Evidence,
+    content: Bool[Tensor, "b n"],
+    importance: Float[Tensor, "b n"],
+    temperature: float,
+    training: bool,
+) -> tuple[Bool[Tensor, "b n"], Float[Tensor, " b"], Float[Tensor, "b n"] | None]:
+    """`TIS > theta`: which tokens stay, theta, and in training the gate of kept tokens (see `Gate`).
 
-    The scores learn through the merge weights and, in training, through a gate at kept tokens (see `Gate`), of size
-    `TIS / (|TIS| + |theta|)`, the denominator held fast.
+    The gate is of size `TIS / (|TIS| + |theta|)`, the denominator held fast.
     """
-    assert evidence.affinity is not None, "MADTP needs the affinity to the semantic tokens"
-    content = evidence.content()
-    affinity = evidence.padded(evidence.affinity)
-    parts = {
-        "class": evidence.class_scores(),
-        "self": self_score(evidence.padded(evidence.column), content),
-        "token": token_score(affinity.amax(-1), content),
-    }
-    importance = token_importance(parts["class"], parts["self"], parts["token"])
     with torch.no_grad():
-        theta = threshold(affinity, importance, content, strength)
+        theta = threshold(evidence.claims, importance, content, temperature)
         keep = keep_above(importance, theta, content, evidence.fewest)
     gate = None
     if training and evidence.straight_through:
         size = importance.detach().abs() + theta.abs()[:, None]
         gate = evidence.straight_through * importance / (size + EPS)
-    selection = select(keep, content, importance, evidence.lengths, gate)
-    return Decision(selection, theta, parts | {"importance": importance})
+    return keep, theta, gate
+
+
+def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """Dynamic token pruning: keep `TIS > theta`, merge the rest by TIS. `strength` is the temperature tau.
+
+    The scores learn through the merge weights and, in training, through a gate at kept tokens.
+    """
+    content = evidence.content()
+    parts = evidence.scores(content)
+    importance = token_importance(*parts)
+    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    scores = dict(zip(("class", "self", "token"), parts, strict=True)) | {"importance": importance}
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores=scores)

@@ -15,7 +15,7 @@ class Provenance:
     Attributes:
         lengths: `[b]` original content tokens of each instance.
         owner: `[p]` index, among its instance's tokens after the block (pooled token = 0), of the token that holds it.
-        share: `[p]` weight it carries there; 1 = still itself, less = merged with others.
+        share: `[p]` weight it carries there; 1 = still itself, less = merged with others, 0 = it was dropped.
     """
 
     lengths: Int[Tensor, " b"]
@@ -49,6 +49,11 @@ class BlockTrace:
         threshold: `[b]` theta, where the method has one.
         provenance: where the tower's input tokens are now, if it was asked for.
         record: what the step decided by, if the tower prunes and it was asked for (`recording`).
+        merged: `[b]` merged tokens that the step made; None = one wherever tokens went.
+        work: `[b]` multiply-accumulates of comparing tokens with each other; None = there was none.
+        full: `[b]` content tokens that would have entered the tower, had its pictures not been made smaller; None =
+            they were not.
+        guided: False where the block was not meant to prune, and so no semantic token was asked.
     """
 
     tower: str
@@ -58,6 +63,10 @@ class BlockTrace:
     threshold: Float[Tensor, " b"] | None = None
     provenance: Provenance | None = None
     record: Record | None = None
+    merged: Int[Tensor, " b"] | None = None
+    work: Int[Tensor, " b"] | None = None
+    full: Int[Tensor, " b"] | None = None
+    guided: bool = True
 
 
 @dataclass

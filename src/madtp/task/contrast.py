@@ -136,7 +136,7 @@ class MomentumContrast(nn.Module):
             raise ValueError(f"{len(pixel_values)} images, {len(input_ids)} texts and {pairs} ids are no pairs")
         if self.training:
             self._follow()
-        align = self.model.temperature is not None
+        align = self.model.aligns
         image = self.model.see(pixel_values, align=align, provenance=provenance)
         text = self.model.read(input_ids, attention_mask, align=align, provenance=provenance)
         own = _wide(image.feature), _wide(text.feature)

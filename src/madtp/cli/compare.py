@@ -1,0 +1,150 @@
+"""`madtp compare`: every method at the same measured GFLOPs, on one model and one data set."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from madtp.cli import common
+from madtp.cli.compress import parse_budgets
+from madtp.cli.train import LrOption, TextsOption, ValOption
+from madtp.errors import InputError
+
+METHODS = "dense,downsample,random,class_attention,tome,madtp"
+
+
+def compare(
+    model: common.ModelOption,
+    data: common.DataOption,
+    out: common.OutOption,
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods", help="Names, with settings maybe (madtp:alpha=0), joined by commas; dense = the model."
+        ),
+    ] = METHODS,
+    reduction: Annotated[str, typer.Option("--reduction", help="Shares of the GFLOPs to save.")] = "0.5,0.8",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of what is drawn, from seed 0.")] = 1,
+    epochs: Annotated[int, typer.Option("--epochs", min=0, help="Also train every method so long; 0 = none.")] = 0,
+    split: Annotated[str, typer.Option("--split", help="To evaluate on: val or test.")] = "test",
+    task: common.TaskOption = None,
+    batch_size: common.BatchOption = 16,
+    lr: LrOption = 3e-4,
+    texts: TextsOption = 6,
+    alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="Weight of guided methods' alignment loss.")] = 0.1,
+    straight_through: Annotated[
+        float, typer.Option("--straight-through", min=0.0, help="As for compress; of guided methods.")
+    ] = 0.5,
+    semantic_tokens: Annotated[
+        int | None,
+        typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
+    ] = None,
+    first_block: Annotated[int, typer.Option("--first-block", min=0, help="The first that prunes.")] = 0,
+    tune: Annotated[int, typer.Option("--tune", min=1, help="Images of val to find temperatures on, untrained.")] = 200,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Times that dense and pruned are timed in turn.")] = 7,
+    val_images: ValOption = 0,
+    prompt: common.PromptOption = None,
+    beams: common.BeamsOption = None,
+    limit: common.LimitOption = None,
+    skip_missing: common.SkipOption = False,
+    device: common.DeviceOption = "auto",
+    as_json: common.JsonOption = False,
+) -> None:
+    """Quality, GFLOPs and time of many methods at the same budgets, in one table and two plots.
+
+    Rows that are in --out already are not made again, and a training that was cut short goes on.
+    """
+    import torch
+
+    from madtp.compare import Comparison, check_settings, plan, rows_in
+    from madtp.data.load import load_data
+    from madtp.recipe import TrainConfig
+    from madtp.report import check_plots, settings
+    from madtp.report.arena import arena_rich
+    from madtp.train import Progress
+
+    check_plots()
+    common.check_task(task)
+    names = _names(methods)
+    budgets = tuple(budget for budget in parse_budgets(reduction) if budget)
+    if split not in ("val", "test"):
+        raise InputError(f"is {split!r}", "--split", "use val or test")
+    recipe = TrainConfig(max(epochs, 1), batch_size, texts, lr, val_images=val_images)
+    place = common.pick_device(device)
+    network, processor = common.load_model(model)
+    task = common.task_of(network, task, model)
+    parts = {
+        name: load_data(task, data, name, limit=limit, skip_missing=skip_missing)
+        for name in dict.fromkeys((*(("train",) if epochs else ()), "val", split))
+    }
+    if parts[split].hidden:
+        raise InputError("what is true of this split is not in its files", "--split", "use val")
+    shared: dict[str, Any] = {
+        "task": task, "model": common.resolved(model), "data": parts["val"].name, "split": split, "limit": limit,
+        "epochs": epochs, "batch_size": batch_size, "lr": lr, "texts": texts, "alpha": alpha,
+        "straight_through": straight_through, "semantic_tokens": semantic_tokens, "first_block": first_block,
+        "tune": tune, "val_images": val_images, "prompt": prompt, "beams": beams, "device": place,
+    }  # fmt: skip
+    check_settings(out, shared)
+    comparison = Comparison(
+        model,
+        common.make_task(task, processor, prompt=prompt, beams=beams),
+        parts.get("train"),
+        parts["val"],
+        parts[split],
+        out,
+        recipe,
+        {"alpha": alpha, "straight_through": straight_through, "first_block": first_block},
+        semantic_tokens,
+        tune,
+        pairs,
+        place,
+    )
+    jobs = plan(names, budgets, seeds, epochs > 0, semantic_tokens is not None)
+    with common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
+        for job in jobs:
+            advance(0, job.name)
+
+            def tell(p: Progress, name: str = job.name) -> None:
+                advance(0, f"{name}, step {p.step} of {p.steps}")
+
+            comparison.run(job, tell)
+            advance(1)
+    result = {
+        "schema": 1,
+        **shared,
+        "n": parts[split].n_texts,
+        "pairs": pairs,
+        "threads": torch.get_num_threads(),
+        **settings(),
+        "rows": rows_in(out),
+    }
+    result = _written(out, result)
+    common.emit(result, as_json, "" if as_json else arena_rich(result["table"]))
+
+
+def _names(text: str) -> list[str]:
+    """Methods by name. Raises InputError for one that is unknown."""
+    from madtp.compare import variant
+
+    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise InputError("names no method", "--methods", f"e.g. {METHODS}")
+    for name in names:
+        variant(name)
+    return names
+
+
+def _written(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """The result with its table; written with the CSV and the plots."""
+    from madtp.files import atomic_write, write_json
+    from madtp.report.arena import arena_csv, arena_table
+    from madtp.report.arena_plot import AXES, arena_plot
+
+    result = {**result, "table": arena_table(result["rows"])}
+    for against in AXES:
+        if (drawn := arena_plot(result["table"], against)) is not None:
+            atomic_write(out / f"quality-{against.replace('_', '-')}.svg", drawn)
+    atomic_write(out / "compare.csv", arena_csv(result["table"]))
+    write_json(out / "compare.json", result)
+    return result

@@ -1,0 +1,251 @@
+"""Methods side by side: each at the same measured GFLOPs, on one model and one data set, as it is and trained alike."""
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from madtp.cost.budget import OutOfReach
+from madtp.data.sample import Data
+from madtp.errors import InputError
+from madtp.evaluate import batches, calibrate, evaluate, time_towers
+from madtp.files import write_json
+from madtp.model.config import PruneConfig
+from madtp.model.load import load
+from madtp.prune import METHODS
+from madtp.recipe import TrainConfig
+from madtp.resume import STATE
+from madtp.task.base import Task
+from madtp.train import Progress, Trainer
+
+DENSE = "dense"
+# Settings that a method's name may bring along, and of what type.
+CHANGES: dict[str, type] = {"alpha": float, "straight_through": float, "semantic_tokens": int, "first_block": int}
+ROW, SETTINGS, RUNS = "row.json", "settings.json", "runs"
+
+
+def variant(name: str) -> tuple[str, dict[str, Any]]:
+    """A method's own name and the settings it is to have: `"madtp:alpha=0"` -> `("madtp", {"alpha": 0.0})`.
+
+    Raises:
+        InputError: no such method, no such setting, or a value that is none.
+    """
+    method, *settings = name.split(":")
+    if method not in METHODS and name != DENSE:
+        raise InputError(f"unknown {method}", "--methods", f"known are {DENSE}, {', '.join(METHODS)}")
+    changes = {}
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        if key not in CHANGES:
+            raise InputError(f"{name}: unknown setting {key!r}", "--methods", f"known are {', '.join(CHANGES)}")
+        try:
+            changes[key] = CHANGES[key](value)
+        except ValueError:
+            raise InputError(f"{name}: {value!r} is no number", "--methods", f"e.g. {method}:{key}=1") from None
+    PruneConfig(**changes)  # refuses what is out of range
+    return method, changes
+
+
+def _guided(name: str) -> bool:
+    method = variant(name)[0]
+    return method != DENSE and METHODS[method].guided
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to be made.
+
+    Attributes:
+        method: key of `METHODS`, with settings maybe (see `variant`), or `DENSE`.
+        budget: reduction asked for; 0 = dense.
+        trained: for the comparison's epochs; else only calibrated.
+        seed: of the training and of fresh semantic tokens.
+    """
+
+    method: str
+    budget: float
+    trained: bool
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        how = "trained" if self.trained else "untrained"
+        return f"{self.method.replace(':', '+')}-{how}-{self.budget:g}-seed{self.seed}"
+
+
+def plan(methods: Sequence[str], budgets: Sequence[float], seeds: int, trained: bool, drawn: bool) -> list[Job]:
+    """The rows of a comparison, in order: untrained ones first, budget by budget.
+
+    Without training a seed makes no difference but to guided methods that draw fresh semantic tokens.
+
+    Args:
+        methods: as of `Job`.
+        budgets: reductions in (0, 1).
+        seeds: how many, from 0.
+        trained: also train every method.
+        drawn: semantic tokens are fresh.
+    """
+    jobs = []
+    for training in (False, True)[: 1 + trained]:
+        for budget in (0.0, *budgets):
+            for method in methods:
+                if (method == DENSE) != (budget == 0):
+                    continue
+                fresh = drawn or "semantic_tokens" in variant(method)[1]
+                differs = training or (fresh and _guided(method))
+                jobs += [Job(method, budget, training, seed) for seed in range(seeds if differs else 1)]
+    return jobs
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What all rows share.
+
+    Attributes:
+        model: folder or hub id of the dense model.
+        task: of the model.
+        train, val, test: splits; `train` is not used where nothing is trained. Temperatures are found on `val`.
+        out: folder of the comparison.
+        recipe: of the training; budget and seed are those of each row.
+        pruning: fields of `PruneConfig`.
+        semantic_tokens: so many fresh ones; None = the model's own.
+        tune: pictures of `val` to find a temperature on, without training.
+        pairs: times that dense and pruned are timed in turn.
+        device: "cpu" or "cuda".
+    """
+
+    model: str
+    task: Task
+    train: Data[Any] | None
+    val: Data[Any]
+    test: Data[Any]
+    out: Path
+    recipe: TrainConfig
+    pruning: dict[str, Any]
+    semantic_tokens: int | None = None
+    tune: int = 200
+    pairs: int = 7
+    device: str = "cpu"
+
+    def folder(self, job: Job) -> Path:
+        """Where a row and, if it is trained, its model are."""
+        return self.out / RUNS / job.name
+
+    def done(self, job: Job) -> bool:
+        """Whether the row is there already."""
+        return (self.folder(job) / ROW).is_file()
+
+    def run(self, job: Job, report: Callable[[Progress], None] | None = None) -> dict[str, Any]:
+        """Make a row, or read it where it is there; a training that was cut short goes on.
+
+        A budget that the method cannot meet gives a row that says so.
+
+        Raises:
+            InputError: as the trainer and `evaluate`.
+        """
+        folder = self.folder(job)
+        if self.done(job):
+            row: dict[str, Any] = json.loads((folder / ROW).read_text(encoding="utf-8"))
+            return row
+        begun = {"method": job.method, "reduction_asked": job.budget, "trained": job.trained, "seed": job.seed}
+        try:
+            model, more = self._trained(job, report) if job.trained else self._calibrated(job)
+        except OutOfReach as error:
+            row = {**begun, "failed": str(error)}
+        else:
+            found = evaluate(model, self.task, self.test)
+            seen = self.test[:32]
+            times = time_towers(model, self.task, seen, pairs=self.pairs)
+            timed = {"ms_per_image": 1000 * median(times.contender) / len(seen), "speedup": times.speedup}
+            row = {**begun, "temperature": model.temperature, **found.to_dict(), **timed, **more}
+        write_json(folder / ROW, row)
+        (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
+        return row
+
+    def _start(self, job: Job) -> Any:
+        """The dense model, set to a row's method."""
+        torch.manual_seed(job.seed)
+        model: Any = load(self.model)
+        model.to(self.device).eval()
+        method, changes = variant(job.method)
+        own = {} if method == DENSE else {"method": method, **self.pruning}
+        if not _guided(job.method):
+            own |= {"alpha": 0.0, "straight_through": 0.0}  # there is nothing to align or to teach
+        count = changes.pop("semantic_tokens", self.semantic_tokens)
+        model.pruning = replace(model.pruning, temperature=None, reduction=None, **(own | changes))
+        if count is not None and _guided(job.method):
+            model.renew_semantic_tokens(count)
+        return model
+
+    def _calibrated(self, job: Job) -> tuple[Any, dict[str, Any]]:
+        model = self._start(job)
+        if job.budget:
+            some = list(batches(self.task, self.val[: self.tune], 32, model.device))
+            calibrate(model, self.task, some, job.budget, mildest=True)
+        return model, {"train_seconds": None, "best_epoch": None}
+
+    def _trained(self, job: Job, report: Callable[[Progress], None] | None) -> tuple[Any, dict[str, Any]]:
+        assert self.train is not None
+        folder, model = self.folder(job), self._start(job)
+        resume = (folder / STATE).is_file()
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short before its first checkpoint
+            folder.mkdir(parents=True)
+        config = replace(self.recipe, seed=job.seed, reductions=(job.budget,) if job.budget else ())
+        steps = 0
+
+        def count(progress: Progress) -> None:
+            nonlocal steps
+            steps += progress.loss == progress.loss  # none is told of a validation
+            if report is not None:
+                report(progress)
+
+        source = {"model": self.model, "data": self.train.name}
+        run = Trainer(model, self.task, self.train, self.val, folder, config, count, device=self.device, source=source)
+        begin = time.perf_counter()
+        run.run(resume)
+        # Of a run that was resumed, what the steps done here took says what all would have taken.
+        seconds = (time.perf_counter() - begin) * run.steps / steps if steps else None
+        best: Any = load(folder)
+        return best.to(self.device).eval(), {"train_seconds": seconds, "best_epoch": run.best.get("epoch")}
+
+
+def check_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Begin a comparison in `out`, or go on with the one that is there.
+
+    Raises:
+        InputError: `out` holds a comparison with other settings, or something else.
+    """
+    path = out / SETTINGS
+    if not path.is_file():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError("holds something else than a comparison", out, "choose another --out")
+        write_json(path, settings)
+        return
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"not JSON: {error}", path, "choose another --out") from error
+    other = sorted(key for key in {*settings, *theirs} if settings.get(key) != theirs.get(key))
+    if other:
+        said = ", ".join(f"{key} {theirs.get(key)!r} -> {settings.get(key)!r}" for key in other)
+        raise InputError(f"settings differ from those of the rows that are there: {said}", out, "choose another --out")
+
+
+def rows_in(out: Path) -> list[dict[str, Any]]:
+    """Every row that a comparison's folder holds, whichever call made it: untrained first, then by budget."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / RUNS).glob(f"*/{ROW}"))]
+    order = [DENSE, *METHODS]
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        name = row["method"]
+        return row["trained"], row["reduction_asked"], order.index(variant(name)[0]), name, row["seed"]
+
+    return sorted(rows, key=place)

@@ -1,0 +1,84 @@
+"""MADTP with one part taken out or changed: each shows what that part is worth."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from madtp.prune.assign import drop
+from madtp.prune.merge import select
+from madtp.prune.score import self_score, token_importance
+from madtp.prune.step import Decision, Evidence, judge
+from madtp.prune.threshold import highest, keep_above, keep_share
+
+
+def _importance(evidence: Evidence) -> tuple[Bool[Tensor, "b n"], Float[Tensor, "b n"]]:
+    """Content, and TIS."""
+    content = evidence.content()
+    return content, token_importance(*evidence.scores(content))
+
+
+def _without(part: int, evidence: Evidence, strength: float, training: bool) -> Decision:
+    content = evidence.content()
+    left = [score for i, score in enumerate(evidence.scores(content)) if i != part]
+    importance = (left[0] + left[1]) / 2
+    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta)
+
+
+def without_class(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """TIS is the mean of S_self and S_tok. `strength` is the temperature."""
+    return _without(0, evidence, strength, training)
+
+
+def without_self(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """TIS is the mean of S_cls and S_tok. `strength` is the temperature."""
+    return _without(1, evidence, strength, training)
+
+
+def without_token(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """TIS is the mean of S_cls and S_self; the threshold is guided still. `strength` is the temperature."""
+    return _without(2, evidence, strength, training)
+
+
+def unguided(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """No semantic tokens: TIS is the mean of S_cls and S_self, the threshold `strength` times its mean.
+
+    The threshold is dynamic as MADTP's, which goes to the mean of TIS as its temperature rises.
+    """
+    content = evidence.content()
+    importance = (evidence.class_scores() + self_score(evidence.padded(evidence.column), content)) / 2
+    with torch.no_grad():
+        count = content.sum(-1).clamp(min=1)
+        theta = strength * importance.masked_fill(~content, 0.0).sum(-1) / count
+        keep = keep_above(importance, theta, content, evidence.fewest)
+    return Decision(select(keep, content, importance, evidence.lengths), theta)
+
+
+def static(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """A fixed share by TIS instead of a threshold. `strength` is the share pruned a block."""
+    content, importance = _importance(evidence)
+    keep = keep_share(importance.detach(), content, strength, evidence.fewest)
+    return Decision(select(keep, content, importance, evidence.lengths))
+
+
+def dropping(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """What is pruned is lost. `strength` is the temperature. The scores learn nothing from the task then."""
+    content, importance = _importance(evidence)
+    keep, theta, _ = judge(evidence, content, importance, strength, training=False)
+    return Decision(drop(keep, content, evidence.lengths), theta, merged=torch.zeros_like(evidence.lengths))
+
+
+def batch_max(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """Every instance keeps as many as the one that keeps most, as the public code does. `strength` is the temperature.
+
+    An answer then depends on its batch.
+    """
+    content, importance = _importance(evidence)
+    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    with torch.no_grad():
+        n = content.sum(-1)
+        # of the pruned ones: one that is too short to be pruned does not set the number
+        m = torch.where(keep.sum(-1) < n, keep.sum(-1), 0).max().expand_as(n)
+        m = torch.where((m < 1) | (n - m <= 1), n, m)
+        keep = highest(importance.detach().masked_fill(~content, float("-inf")), m) & content
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta)

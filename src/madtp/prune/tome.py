@@ -1,0 +1,53 @@
+"""Bipartite soft matching of tokens by their keys (after ToMe, Bolya et al., ICLR 2023, arXiv 2210.09461)."""
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from madtp.prune.assign import assign
+from madtp.prune.merge import Selection
+from madtp.prune.step import Decision, Evidence
+from madtp.prune.threshold import highest
+
+
+def due(evidence: Evidence, share: float) -> Int[Tensor, " b"]:
+    """`[b]` how many content tokens this block shall take from each instance, on the CPU: the same in every block.
+
+    `share` of the tokens with which the instance entered the tower; what is no whole number is made up for in later
+    blocks. No more than half of those that are there, and `fewest` stay.
+    """
+    now = evidence.lengths - evidence.head - evidence.tail
+    each = share * (now if evidence.entered is None else evidence.entered).double()
+    # plus a little: a tenth of 30 is 3, whatever float64 makes of it
+    before, after = (torch.floor(each * block + 1e-6).long() for block in (evidence.block, evidence.block + 1))
+    most = torch.minimum(now // 2, now - evidence.fewest).clamp(min=0)
+    return torch.minimum(after - before, most)
+
+
+def tome(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """The most similar pairs of every other token and one of the others become one, weighted by their sizes.
+
+    The content tokens are dealt in turn to A and B. Each of A proposes to the token of B whose key is most like its
+    own (cosine, mean over heads); the best `due` proposals are taken. `strength` is the share of the tokens with which
+    an instance entered the tower that every block takes.
+    """
+    assert evidence.key is not None, "ToMe needs the keys"
+    content, count = evidence.content(), due(evidence, strength)
+    if not bool(count.any()):
+        return Decision(Selection(lengths=evidence.lengths))
+    n = evidence.lengths - evidence.head - evidence.tail
+    with torch.no_grad():
+        key = normalize(evidence.padded(evidence.key), dim=-1)
+        a, b = (slice(evidence.head + i, content.shape[1] - evidence.tail, 2) for i in (0, 1))
+        like = key[:, a] @ key[:, b].transpose(1, 2)
+        like = like.masked_fill(~content[:, None, b], float("-inf"))
+        best, target = like.max(-1)
+        goes = highest(best.masked_fill(~content[:, a], float("-inf")), count.to(best.device))
+        position = torch.arange(content.shape[1], device=content.device)
+        into = position.expand_as(content).clone()
+        into[:, a] = torch.where(goes, position[b][target], into[:, a])
+        size = torch.ones_like(key[..., 0]) if evidence.size is None else evidence.padded(evidence.size)
+        selection, merged = assign(into, size, evidence.lengths)
+    work = ((n + 1) // 2) * (n // 2) * evidence.key.shape[1]
+    return Decision(selection, merged=merged, work=work * (count > 0))

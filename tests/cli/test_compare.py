@@ -1,0 +1,91 @@
+"""`madtp compare`, in small: every method meets the budget, and nothing that is done is done again."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cli.conftest import Run
+from cli.test_verbs import object_of
+from small import contents, model_folder
+
+SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--pairs", 1)
+METHODS = "dense,downsample,random,class_attention,tome,madtp"
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("model") / "dense")
+
+
+def rows_of(out: Path) -> dict[str, Any]:
+    return {path.parent.name: json.loads(path.read_text()) for path in (out / "runs").glob("*/row.json")}
+
+
+def test_untrained_methods_meet_the_budget(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("compare", "--model", dense, "--data", data, "--out", out, "--reduction", "0.4", *SMALL)
+    result = object_of(madtp(*command, "--methods", METHODS, "--semantic-tokens", 7, "--seeds", 2, "--json"))
+    assert result["schema"] == 1 and result["task"] == "vqa" and result["split"] == "test" and result["n"] > 0
+    assert {"hardware", "versions", "commit", "threads", "pairs", "epochs"} <= result.keys()
+    assert json.loads((out / "compare.json").read_text()) == result
+    lines = {line["method"]: line for line in result["table"]}
+    assert list(lines) == ["dense", "madtp", "class_attention", "random", "tome", "downsample"]
+    assert [line["seeds"] for line in lines.values()] == [1, 2, 1, 1, 1, 1], "fresh tokens are all that is drawn"
+    assert lines["dense"]["reduction"] == 0 and lines["dense"]["reduction_asked"] == 0
+    for name, line in lines.items():
+        assert line["trained"] is False and line["train_seconds"] is None and line["failed"] is None
+        assert 0 <= line["quality"] <= 1 and line["ms_per_image"] > 0
+        if name != "dense":  # smaller pictures have but so many sizes; val is two pictures
+            assert line["reduction"] == pytest.approx(0.4, abs=0.12), name
+    two = [row for row in result["rows"] if row["method"] == "madtp"]
+    assert two[0]["temperature"] != two[1]["temperature"]
+    with open(out / "compare.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(row["method"], float(row["gflops"])) for row in table] == [(m, x["gflops"]) for m, x in lines.items()]
+    for name in ("quality-gflops.svg", "quality-ms-per-image.svg"):
+        assert (out / name).read_text().startswith("<?xml") and "class_attention" in (out / name).read_text()
+    before = contents(out / "runs")
+    more = object_of(madtp(*command, "--methods", "madtp_static,tome", "--semantic-tokens", 7, "--json"))
+    after = contents(out / "runs")
+    assert {name: after[name] for name in before} == before, "what is done is left alone"
+    assert [line["method"] for line in more["table"]] == [*lines, "madtp_static"]
+    said = madtp(*command, "--methods", "tome", "--semantic-tokens", 7)
+    assert said.code == 0 and "tome" in said.out and "saved" in said.out and "{" not in said.out
+    assert "semantic_tokens 7 -> 5" in madtp(*command, "--semantic-tokens", 5).wrong()
+
+
+def test_trained_methods(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("compare", "--model", dense, "--data", data, "--out", out, "--reduction", "0.4", *SMALL)
+    result = object_of(madtp(*command, "--methods", "dense,tome,madtp", "--epochs", 1, "--seeds", 2, "--json"))
+    lines = {(line["trained"], line["method"]): line for line in result["table"]}
+    assert [key for key in lines if key[0]] == [(True, "dense"), (True, "madtp"), (True, "tome")]
+    assert [line["seeds"] for line in lines.values()] == [1, 1, 1, 2, 2, 2]
+    for (trained, method), line in lines.items():
+        assert (line["train_seconds"] is not None) == trained
+        if method != "dense":
+            assert line["reduction"] == pytest.approx(0.4, abs=0.12)
+    runs = {name: row["metrics"] for name, row in rows_of(out).items()}
+    assert len(runs) == 9 and {"tome-trained-0.4-seed1", "dense-trained-0-seed0", "madtp-untrained-0.4-seed0"} <= set(
+        runs
+    )
+    config = json.loads((out / "runs" / "tome-trained-0.4-seed1" / "config.json").read_text())["madtp"]
+    assert (config["method"], config["alpha"], config["straight_through"]) == ("tome", 0.0, 0.0)
+    assert not list(out.rglob("checkpoint.pt"))
+
+
+def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
+    command = ("compare", "--model", dense, "--data", data, *SMALL)
+    assert "unknown tom" in madtp(*command, "--out", tmp_path / "a", "--methods", "dense,tom").wrong()
+    assert "unknown setting 'lr'" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:lr=1").wrong()
+    assert "'x' is no number" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:alpha=x").wrong()
+    assert "first_block" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:first_block=-1").wrong()
+    assert "names no method" in madtp(*command, "--out", tmp_path / "a", "--methods", ",").wrong()
+    assert "--split" in madtp(*command, "--out", tmp_path / "a", "--split", "train").wrong()
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("keep")
+    assert "something else" in madtp(*command, "--out", tmp_path / "b").wrong()
