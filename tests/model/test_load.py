@@ -223,6 +223,7 @@ FAULTS: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: edit_part(f, "vision_config", num_hidden_layers=1),
         r"config.json knows of no such layers",
     ),
+    "a negative weight": (lambda f: edit(f, madtp={"straight_through": -1}), r"madtp.straight_through: -1 is not 0 or"),
     "a setting of the wrong type": (lambda f: edit(f, madtp={"temperature": "8"}), r"madtp.temperature: '8' is of the"),
     "no object": (lambda f: edit(f, madtp=[8]), r"config.madtp: \[8\] is no object"),
     "an endless temperature": (lambda f: edit(f, madtp={"temperature": math.inf}), r"not above 0 and finite"),

@@ -38,6 +38,15 @@ def test_a_record_is_what_the_slow_twin_computes(temperature: float, head: int, 
             assert mine.kept.tolist() == oracle.keep_above(twin["importance"], theta)
 
 
+@pytest.mark.parametrize("method", [name for name in METHODS if name.startswith("madtp_")])
+def test_parts_of_madtp_record_what_they_rank_by(method: str) -> None:
+    seen = evidence(batch())
+    decision = METHODS[method].decide(seen, 0.5, False)
+    importance = record(seen, decision).scores["importance"]
+    assert len(importance) == sum(len(i.x) - i.head - i.tail for i in batch())
+    assert float(importance.std()) > 0
+
+
 @pytest.mark.parametrize("method", ["class_attention", "random"])
 def test_comparators_record_what_they_have(method: str) -> None:
     seen = evidence(batch())

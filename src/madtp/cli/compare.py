@@ -34,7 +34,7 @@ def compare(
     alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="Weight of guided methods' alignment loss.")] = 0.1,
     straight_through: Annotated[
         float, typer.Option("--straight-through", min=0.0, help="As for compress; of guided methods.")
-    ] = 0.5,
+    ] = 0.0,
     semantic_tokens: Annotated[
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),

@@ -64,6 +64,9 @@ class PruneConfig:
             raise InputError(
                 f"{self.method} prunes a share of the tokens, got {self.temperature}", "madtp.temperature", "use 0..1"
             )
+        for name in ("alpha", "straight_through"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{getattr(self, name)} is not 0 or above, and finite", f"madtp.{name}")
         if self.semantic_tokens < 1:
             raise InputError(f"{self.semantic_tokens} semantic tokens", "madtp.semantic_tokens", "use 1 or more")
         if self.first_block < 0:

@@ -22,7 +22,7 @@ def _without(part: int, evidence: Evidence, strength: float, training: bool) -> 
     left = [score for i, score in enumerate(evidence.scores(content)) if i != part]
     importance = (left[0] + left[1]) / 2
     keep, theta, gate = judge(evidence, content, importance, strength, training)
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta)
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores={"importance": importance})
 
 
 def without_class(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -51,21 +51,22 @@ def unguided(evidence: Evidence, strength: float, training: bool = False) -> Dec
         count = content.sum(-1).clamp(min=1)
         theta = strength * importance.masked_fill(~content, 0.0).sum(-1) / count
         keep = keep_above(importance, theta, content, evidence.fewest)
-    return Decision(select(keep, content, importance, evidence.lengths), theta)
+    return Decision(select(keep, content, importance, evidence.lengths), theta, scores={"importance": importance})
 
 
 def static(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """A fixed share by TIS instead of a threshold. `strength` is the share pruned a block."""
     content, importance = _importance(evidence)
     keep = keep_share(importance.detach(), content, strength, evidence.fewest)
-    return Decision(select(keep, content, importance, evidence.lengths))
+    return Decision(select(keep, content, importance, evidence.lengths), scores={"importance": importance})
 
 
 def dropping(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """What is pruned is lost. `strength` is the temperature. The scores learn nothing from the task then."""
     content, importance = _importance(evidence)
     keep, theta, _ = judge(evidence, content, importance, strength, training=False)
-    return Decision(drop(keep, content, evidence.lengths), theta, merged=torch.zeros_like(evidence.lengths))
+    none = torch.zeros_like(evidence.lengths)
+    return Decision(drop(keep, content, evidence.lengths), theta, merged=none, scores={"importance": importance})
 
 
 def batch_max(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -81,4 +82,4 @@ def batch_max(evidence: Evidence, strength: float, training: bool = False) -> De
         m = torch.where(keep.sum(-1) < n, keep.sum(-1), 0).max().expand_as(n)
         m = torch.where((m < 1) | (n - m <= 1), n, m)
         keep = highest(importance.detach().masked_fill(~content, float("-inf")), m) & content
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta)
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores={"importance": importance})

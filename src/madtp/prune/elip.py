@@ -24,4 +24,4 @@ def elip(evidence: Evidence, strength: float, training: bool = False) -> Decisio
     seen, said = self_score(evidence.class_scores(), content), token_score(evidence.claims.amax(-1), content)
     score = (seen + said) / 2
     keep = keep_share(score.detach(), content, strength, evidence.fewest)
-    return Decision(select(keep, content, score, evidence.lengths))
+    return Decision(select(keep, content, score, evidence.lengths), scores={"importance": score})
