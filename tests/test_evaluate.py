@@ -204,6 +204,24 @@ def test_calibration_meets_the_target_and_remembers_it(
         assert all(near / 3.001 <= strength <= near * 3.001 for strength, _ in tried)
 
 
+@pytest.mark.parametrize("near", [None, 8.0])
+def test_many_batches_are_measured_in_full_a_few_times_only(
+    fresh: Any, task: VqaTask, ready: list[Any], near: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    def counted(model: Any, task: Any, some: Any) -> float:
+        sizes.append(len(some))
+        return measure_reduction(model, task, some)
+
+    monkeypatch.setattr("madtp.evaluate.measure_reduction", counted)
+    many = ready * 8
+    found = calibrate(fresh, task, many, 0.48, near=near, tolerance=0.01)
+    assert found.reduction == pytest.approx(0.48, abs=0.01)
+    assert found.reduction == pytest.approx(measure_reduction(fresh, task, many), abs=1e-12)
+    assert 1 <= sizes.count(len(many)) <= 3 and sizes.count(len(ready)) > 2
+
+
 def test_calibration_near_a_wrong_place_looks_everywhere(fresh: Any, task: VqaTask, ready: list[Any]) -> None:
     tried: list[float] = []
     found = calibrate(fresh, task, ready, 0.48, near=0.03, tolerance=0.01, tried=lambda s, _: tried.append(s))

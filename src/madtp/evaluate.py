@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from madtp.cost.budget import Found, OutOfReach, find_strength
+from madtp.cost.budget import Found, OutOfReach, find_from_sample, find_strength
 from madtp.cost.flops import count_dense, count_least, reduction
 from madtp.cost.latency import Paired, time_pairs
 from madtp.data.sample import Data
@@ -234,6 +234,8 @@ def calibrate(
 ) -> Found:
     """Set the model's temperature to the one whose measured reduction on `some` batches meets `target`.
 
+    Of many batches an eighth is searched on, and all of them confirm what was found.
+
     Args:
         model, task: as for `evaluate`; the model's temperature and `pruning.reduction` are set.
         some: batches to measure on.
@@ -249,22 +251,30 @@ def calibrate(
     before = model.pruning
     method = METHODS[before.method]
 
-    def measure(strength: float) -> float:
-        model.temperature = strength
-        value = measure_reduction(model, task, some)
-        if tried is not None:
-            tried(strength, value)
-        return value
+    def on(part: Sequence[Batch]) -> Callable[[float], float]:
+        def measure(strength: float) -> float:
+            model.temperature = strength
+            value = measure_reduction(model, task, part)
+            if tried is not None:
+                tried(strength, value)
+            return value
+
+        return measure
 
     low, high = method.bounds
+    measure, sample = on(some), on(some[: len(some) // 8]) if len(some) >= 8 else None
     try:
         found = None
         if near is not None:
             try:
                 close = (max(low, near / 3), min(high, near * 3))
-                found = find_strength(measure, target, close, tolerance=tolerance, grid=3)
+                if sample is not None:
+                    found = find_from_sample(sample, measure, target, close, tolerance=tolerance, grid=3)
+                found = found or find_strength(measure, target, close, tolerance=tolerance, grid=3)
             except OutOfReach:
                 found = None
+        elif sample is not None:
+            found = find_from_sample(sample, measure, target, (low, high), tolerance=tolerance)
         if found is None:
             found = find_strength(measure, target, (low, high), tolerance=tolerance, mildest=mildest)
     except BaseException:  # an interrupt too

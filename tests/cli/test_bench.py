@@ -11,8 +11,8 @@ from madtp.model.load import load
 from madtp.model.presets import PRESETS, Preset, random_inputs
 from madtp.model.shape import CLASSES, shape_of
 
-FIGURES = {"reduction", "dense_ms", "pruned_ms", "speedup", "ideal", "efficiency"}
-ROW = {"work", "reduction_asked", "temperature", "gflops"} | FIGURES
+FIGURES = {"reduction", "dense_ms", "pruned_ms", "speedup", "ideal", "efficiency", "peak_mb_dense", "peak_mb_pruned"}
+ROW = {"work", "batch", "dtype", "device", "reduction_asked", "temperature", "gflops", "tokens_per_block"} | FIGURES
 
 
 @pytest.fixture
@@ -33,6 +33,9 @@ def test_bench_of_every_kind(kind: str, madtp: Run, nano: None) -> None:
     assert [row["work"] for row in rows] == ["towers", *(["generate"] if kind == "caption" else [])]
     for row in rows:
         assert set(row) == ROW and row["dense_ms"] > 0 and row["pruned_ms"] > 0
+        assert (row["batch"], row["dtype"], row["device"]) == (5, "float32", result["device"])
+        assert min(row["peak_mb_dense"], row["peak_mb_pruned"]) > 0 and len(row["tokens_per_block"]) == 4
+        assert 49 > row["tokens_per_block"][0] >= row["tokens_per_block"][-1]
         assert row["ideal"] == pytest.approx(row["gflops"]["dense"] / row["gflops"]["mean"], abs=1e-3)
         assert row["efficiency"] == pytest.approx(row["speedup"] / row["ideal"], abs=2e-3)
     assert rows[0]["reduction"] == pytest.approx(0.45, abs=0.02)
@@ -136,3 +139,11 @@ def test_texts_too_long_and_budgets_out_of_reach(madtp: Run, nano: None, model: 
     assert "above the most" in madtp("bench", "--preset", "nano-clip", "--reduction", 0.99).wrong()
     assert "no weights" in madtp("flops", "--preset", "blip-base-vqa", "--data", "scenes").wrong()
     assert "for vqa" in madtp("flops", "--preset", "blip-base-vqa", "--task", "caption").wrong()
+
+
+def test_several_sizes_and_budgets_with_commas_or_spaces(madtp: Run, nano: None) -> None:
+    command = ("bench", "--preset", "nano-vqa", "--pairs", 1, "--text-tokens", 7, "--json", "--reduction", 0.4, 0.5)
+    rows = object_of(madtp(*command, "--batch-size", "2,3"))["rows"]
+    assert [(row["batch"], row["reduction_asked"]) for row in rows] == [(2, 0.4), (2, 0.5), (3, 0.4), (3, 0.5)]
+    said = madtp(*command, "--batch-size", 0)
+    assert said.code == 2 and "'0' is no number of examples" in said.err

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from madtp.cost.budget import Controller, OutOfReach, check_reduction, find_strength
+from madtp.cost.budget import Controller, OutOfReach, check_reduction, find_from_sample, find_strength
 from madtp.errors import InputError
 
 BOUNDS = (0.02, 4096.0)
@@ -189,3 +189,19 @@ def test_goal_ramps_up_and_stays() -> None:
     assert goals == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.7, 0.7])
     assert controller.strength == 1.0, "on the goal nothing is changed"
     assert Controller(1.0, 0.7, BOUNDS).goal() == 0.7
+
+
+@pytest.mark.parametrize("curve", [rising, humped, noisy])
+@pytest.mark.parametrize("off", [0.0, 0.02, -0.03])
+def test_a_sample_finds_the_place_and_the_whole_confirms_it(curve: Callable[[float], float], off: float) -> None:
+    whole, sample = Counted(curve), Counted(lambda strength: curve(strength) + off)
+    found = find_from_sample(sample, whole, 0.4, BOUNDS)
+    assert found is not None and found.reduction == pytest.approx(0.4, abs=0.003)
+    assert found.reduction == curve(found.strength) and found.tried[-1] == (found.strength, found.reduction)
+    assert len(whole.at) <= 3 and len(sample.at) == len(set(sample.at)) > len(whole.at)
+
+
+def test_a_sample_that_says_nothing_about_the_whole_is_given_up() -> None:
+    assert find_from_sample(lambda strength: 0.1, rising, 0.4, BOUNDS) is None
+    assert find_from_sample(rising, falling, 0.4, BOUNDS) is None
+    assert find_from_sample(rising, lambda strength: 0.99, 0.4, BOUNDS) is None

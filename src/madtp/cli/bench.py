@@ -12,7 +12,7 @@ from madtp.cli.compress import parse_budgets
 from madtp.cli.flops import ModelOption, PresetOption, check_text, one_of
 from madtp.errors import InputError
 
-COLUMNS = ("work", "GFLOPs", "reduction", "ms", "speed-up", "ideal", "of ideal")
+COLUMNS = ("work", "GFLOPs", "reduction", "ms", "speed-up", "of ideal", "peak MB")
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def bench(
     text_tokens: Annotated[
         int, typer.Option("--text-tokens", min=3, help="Tokens of every text, and of the captions generated.")
     ] = 20,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Examples a batch.")] = 1,
+    batch_size: Annotated[str, typer.Option("--batch-size", help="Examples a batch; several, e.g. 1,8.")] = "1",
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="Times that dense and pruned run in turn.")] = 7,
     beams: Annotated[int, typer.Option("--beams", min=1, help="Captioning: beams of the search.")] = 3,
     stock: Annotated[
@@ -80,34 +80,41 @@ def bench(
 
     name = one_of(preset, model)
     budgets = None if reduction is None else [budget for budget in parse_budgets(reduction) if budget]
+    sizes = parse_sizes(batch_size)
     place, number = common.pick_device(device), common.pick_dtype(dtype)
     if threads is not None:
         torch.set_num_threads(threads)
-    network = _network(preset, name, seed, semantic_tokens).to(place, number).eval()
+    network = _network(preset, name, seed, semantic_tokens).to(place, number).eval().pack_weights()
     kind = kind_of(network)
     check_text(text_tokens, network.config)
-    inputs = random_inputs(kind, network.config, batch_size, text_tokens, seed)
-    for key, value in inputs.items():
-        if isinstance(value, torch.Tensor):
-            inputs[key] = value.to(place, number if value.is_floating_point() else None)
-    works = [Work("towers", lambda: network.encode(**inputs).trace)]
-    if kind == "caption":
-        works.append(Work("generate", _captions(network, inputs, text_tokens, beams)))
-    if stock:
-        works = _with_stock(works, kind, network, inputs, text_tokens, beams, name)
+
+    def works_of(size: int) -> list[Work]:
+        inputs = random_inputs(kind, network.config, size, text_tokens, seed)
+        for key, value in inputs.items():
+            if isinstance(value, torch.Tensor):
+                inputs[key] = value.to(place, number if value.is_floating_point() else None)
+        works = [Work("towers", lambda: network.encode(**inputs).trace)]
+        if kind == "caption":
+            works.append(Work("generate", _captions(network, inputs, text_tokens, beams)))
+        return _with_stock(works, kind, network, inputs, text_tokens, beams, name) if stock else works
+
     own = network.temperature is not None and budgets is None
     rows = []
     asked: list[float | None] = [None] if own else list(budgets or (0.5, 0.8))
-    with common.progress(name, len(asked) * (1 + len(works))) as advance, evaluating(network):
-        for budget in asked:
-            advance(0, "measuring" if budget is None else f"finding the temperature of {budget:g}")
-            if budget is not None:
-                _calibrate(network, works[0], budget)
-            advance(1)
-            for work in works:
-                advance(0, f"timing {work.name}, {pairs} pairs")
-                rows.append({"reduction_asked": budget} | _row(network, work, batch_size, pairs))
+    lines = len(sizes) * len(asked) * (3 if kind == "caption" else 2)
+    with common.progress(name, lines) as advance, evaluating(network):
+        for size in sizes:
+            works = works_of(size)
+            for budget in asked:
+                advance(0, "measuring" if budget is None else f"finding the temperature of {budget:g}")
+                if budget is not None:
+                    _calibrate(network, works[0], budget)
                 advance(1)
+                for work in works:
+                    advance(0, f"timing {work.name}, batch size {size}, {pairs} pairs")
+                    made = {"batch": size, "dtype": dtype, "device": place, "reduction_asked": budget}
+                    rows.append(made | _row(network, work, size, pairs))
+                    advance(1)
     result = {
         "task": "retrieval" if kind == "clip" else kind,
         "model": name,
@@ -115,7 +122,7 @@ def bench(
         "semantic_tokens": network.pruning.semantic_tokens,
         "parameters": sum(p.numel() for p in network.parameters()),
         "text_tokens": text_tokens,
-        "batch_size": batch_size,
+        "batch_size": list(sizes),
         "pairs": pairs,
         "beams": beams if kind == "caption" else None,
         "threads": torch.get_num_threads(),
@@ -126,6 +133,17 @@ def bench(
         **settings(),
     }
     common.emit(result, as_json, "" if as_json else _table(result))
+
+
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """`"1"` or `"1,8"`. Raises InputError for what is no whole number above 0."""
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise InputError(f"{text!r} is no number of examples", "--batch-size", "use e.g. 1, or 1,8")
+    return sizes
 
 
 def _network(preset: str | None, name: str, seed: int, semantic_tokens: int | None) -> Any:
@@ -210,19 +228,26 @@ def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
     """One line of the result; the temperature stays as it is."""
     from madtp.cost.flops import reduction
     from madtp.cost.latency import time_pairs
+    from madtp.cost.memory import peak_bytes
 
     pruned, dense = _gflops(network, work)
     setting = network.pruning
+    blocks = [block.tokens_out.double().mean().item() for block in work.run().tower("vision")]
 
     def at(temperature: float | None) -> None:
         network.pruning = replace(setting, temperature=temperature)
         work.run()
 
     times = time_pairs(lambda: at(None), lambda: at(setting.temperature), pairs=pairs)
+    peaks = {
+        f"peak_mb_{form}": round(peak_bytes(lambda strength=strength: at(strength)) / 2**20, 1)  # type: ignore[misc]
+        for form, strength in (("dense", None), ("pruned", setting.temperature))
+    }
     network.pruning = setting
     gflops = {"dense": float(dense.mean()), "mean": float(pruned.mean())}
     row = {"work": work.name, "temperature": setting.temperature, "gflops": gflops}
-    row |= times.account(reduction(pruned, dense), examples)
+    row |= times.account(reduction(pruned, dense), examples) | peaks
+    row["tokens_per_block"] = [round(tokens, 1) for tokens in blocks]
     if work.stock is not None:
         against = time_pairs(work.stock, lambda: at(None), pairs=pairs)
         network.pruning = setting
@@ -239,19 +264,19 @@ def _table(result: dict[str, Any]) -> Any:
 
     from madtp.report.table import amount
 
-    table = Table(title=f"{result['model']}, batch size {result['batch_size']}, per example: dense → pruned")
+    table = Table(title=f"{result['model']}, per example, memory a batch: dense → pruned")
     for i, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if i else "left")
     for row in result["rows"]:
         gflops = row["gflops"]
         table.add_row(
-            row["work"],
+            row["work"] if result["batch_size"] == [1] else f"{row['work']} x{row['batch']}",
             f"{amount(gflops['dense'])} → {amount(gflops['mean'])}",
             f"{row['reduction']:.3f}",
             f"{amount(row['dense_ms'])} → {amount(row['pruned_ms'])}",
             f"{row['speedup']:.2f}x",
-            f"{row['ideal']:.2f}x",
             f"{100 * row['efficiency']:.0f}%",
+            f"{row['peak_mb_dense']:.0f} → {row['peak_mb_pruned']:.0f}",
         )
     hardware, versions = result["hardware"], result["versions"]
     made = (

@@ -48,7 +48,8 @@ def calibrate(
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
     work = common.make_task(task, processor, prompt=prompt, beams=beams)
     claim_folder(out, overwrite)
-    ready = list(batches(work, some, batch_size, network.device))
+    size = max(1, min(batch_size, len(some) // 8))  # eight batches at least: one is searched on, all confirm it
+    ready = list(batches(work, some, size, network.device))
     with common.progress(f"measuring {len(some)} images", 30) as advance:
         found = find(
             network,

@@ -89,7 +89,7 @@ def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple
     """A model in evaluation mode and its processor. Raises InputError."""
     from madtp.model.load import load, load_processor
 
-    loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval()
+    loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval().pack_weights()
     return loaded, load_processor(model)
 
 

@@ -15,6 +15,7 @@ from madtp.cli.common import stderr
 from madtp.errors import InputError
 
 INTERRUPTED = 130
+SEVERAL = ("--reduction", "--batch-size")  # options of several numbers, commas or spaces between them
 
 app = typer.Typer(
     name="madtp",
@@ -79,7 +80,7 @@ def run(arguments: list[str] | None = None) -> None:
 
 def _run(arguments: list[str] | None) -> int:
     command = typer.main.get_command(app)
-    arguments = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    arguments = joined(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     try:
         code = command.main(arguments, prog_name="madtp", standalone_mode=False)
     except InputError as error:
@@ -95,6 +96,20 @@ def _run(arguments: list[str] | None) -> int:
     if code == INTERRUPTED:  # some versions of typer turn the interrupt into this
         return _interrupted()
     return code if isinstance(code, int) else 0
+
+
+def joined(arguments: list[str]) -> list[str]:
+    """`--reduction 0.5 0.8` as `--reduction 0.5,0.8`: the numbers behind an option that takes several, as one word."""
+    out: list[str] = []
+    several = False
+    for word in arguments:
+        numeric = word.replace(",", "").replace(".", "").isdigit()
+        if several and numeric and out[-1] not in SEVERAL:
+            out[-1] += f",{word}"
+            continue
+        several = word in SEVERAL or (several and numeric)
+        out.append(word)
+    return out
 
 
 def _wrong(line: str) -> int:

@@ -113,6 +113,49 @@ def find_strength(
     return Found(math.exp(best), tried[best], tuple((math.exp(x), r) for x, r in tried.items()))
 
 
+def find_from_sample(
+    sample: Callable[[float], float],
+    measure: Callable[[float], float],
+    target: float,
+    bounds: tuple[float, float],
+    *,
+    tolerance: float = 0.003,
+    grid: int = 7,
+    rounds: int = 3,
+) -> Found | None:
+    """As `find_strength`, searching on a sample that is cheap to measure; what was found there is measured in full.
+
+    Sample and whole differ by about the same at like strengths: the sample's target is moved by how far the whole
+    missed, and the search goes on. None if that does not lead there in a few rounds.
+
+    Args:
+        sample: strength -> reduction measured on part of the data.
+        measure: strength -> reduction measured on all of it.
+        target, bounds, tolerance, grid: as for `find_strength`.
+        rounds: most measurements in full.
+    """
+    known: dict[float, float] = {}
+
+    def cached(strength: float) -> float:
+        if strength not in known:
+            known[strength] = sample(strength)
+        return known[strength]
+
+    aim, tried = target, []
+    for _ in range(rounds):
+        if not 0 < aim < 1:
+            return None
+        try:
+            strength = find_strength(cached, aim, bounds, tolerance=tolerance / 2, grid=grid).strength
+        except OutOfReach:
+            return None
+        tried.append((strength, measure(strength)))
+        if abs(tried[-1][1] - target) <= tolerance:
+            return Found(*tried[-1], tuple(tried))
+        aim = known[strength] + target - tried[-1][1]
+    return None
+
+
 @dataclass
 class Controller:
     """Steers the strength in closed loop while the weights change: one small step a batch, from that batch's own count.

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from madtp.model.attention_plan import Chunk, plan
+from madtp.model.attention_plan import Chunk, Side, plan
 
 if TYPE_CHECKING:
     from madtp.model.attention import Rows
 
-# Elements of one block of probabilities: 2 MB of float32 stay in cache; a GPU wants them large.
-CPU_BLOCK, GPU_BLOCK = 1 << 19, 1 << 26
+# Elements of one block of probabilities: 4 MB of float32 stay in cache; a GPU wants them large.
+CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
 
 
 def blocked(
@@ -34,6 +34,8 @@ def blocked(
     heads = query.shape[1]
     chunks = plan(query_lengths, key_lengths, heads, query.device, limit)
     work = [_Work(chunk, rows, max(1, limit // (chunk.size * heads * chunk.key.n)), causal) for chunk in chunks]
+    if not torch.is_grad_enabled():
+        return _forward(query, key, value, work, rows is not None)
     out: tuple[Tensor, Tensor, Tensor] = _Blocked.apply(query, key, value, work, rows is not None)
     return out
 
@@ -115,15 +117,18 @@ class _Work:
         gradient[inside, :, self._pooled[inside] - block.start] += row[inside]
 
     def probability(self, query: Tensor, key_t: Tensor, block: slice) -> Tensor:
-        """`softmax(q k^T)` `[c, h, bq, n]` of a block, float32 at least; the scale is in `query` already."""
-        query, hidden = query[:, :, block], self._hidden(block)
+        """`softmax(q k^T / sqrt(d))` `[c, h, bq, n]` of a block, float32 at least."""
+        c, heads, _, width = query.shape
+        hidden = self._hidden(block)
         if hidden is None:
-            score = _matmul(query, key_t)
+            bias = query.new_empty(1)  # not read
         else:  # the mask goes in with the product: one pass over the scores less
             bias = query.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
-            bias = bias.expand(*query.shape[:2], -1, -1).flatten(0, 1)
-            score = torch.baddbmm(bias, query.flatten(0, 1), key_t.flatten(0, 1)).view(*query.shape[:3], -1)
-        return torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
+            bias = bias.expand(c, heads, -1, -1).flatten(0, 1)
+        part = query[:, :, block].flatten(0, 1)
+        score = torch.baddbmm(bias, part, key_t.flatten(0, 1), beta=int(hidden is not None), alpha=width**-0.5)
+        wide = torch.promote_types(score.dtype, torch.float32)
+        return torch.softmax(score, -1, dtype=wide).view(c, heads, -1, score.shape[-1])
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -131,40 +136,50 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
     return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).view(*a.shape[:3], b.shape[3])
 
 
+def _forward(
+    query: Tensor, key: Tensor, value: Tensor, work: list[_Work], statistics: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    t, heads, _ = query.shape
+    wide = torch.promote_types(query.dtype, torch.float32)
+    out = torch.empty_like(query, memory_format=torch.contiguous_format)
+    class_row = query.new_zeros((t if statistics else 0, heads), dtype=wide)
+    column = query.new_zeros(t if statistics else 0, dtype=wide)
+    for part in work:
+        chunk = part.chunk
+        q, k, v = (side.take(x).contiguous() for side, x in _sides(chunk, query, key, value))
+        k_t = k.transpose(-1, -2)
+        place = chunk.query.view(out)
+        whole = torch.empty_like(q) if place is None else place
+        sums, row = None, None
+        if statistics:
+            row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device)
+        for block in part.blocks:
+            probability = part.probability(q, k_t, block)
+            whole[:, :, block] = _matmul(probability.to(v.dtype), v)
+            if row is not None:
+                some = part.column(probability.amax(1), block)
+                sums = some if sums is None else sums.add_(some)
+                part.read_pooled(row, probability, block)
+        if place is None:
+            chunk.query.put(out, whole.transpose(1, 2))
+        if sums is not None and row is not None:
+            chunk.key.put(column, sums)
+            chunk.key.put(class_row, row.transpose(1, 2))
+    return out, class_row, column
+
+
+def _sides(chunk: Chunk, query: Tensor, key: Tensor, value: Tensor) -> tuple[tuple[Side, Tensor], ...]:
+    return (chunk.query, query), (chunk.key, key), (chunk.key, value)
+
+
 class _Blocked(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, work: list[_Work], statistics: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        t, heads, width = query.shape
-        wide = torch.promote_types(query.dtype, torch.float32)
-        out = torch.empty_like(query)
-        class_row = query.new_zeros((t if statistics else 0, heads), dtype=wide)
-        column = query.new_zeros(t if statistics else 0, dtype=wide)
-        for part in work:
-            chunk = part.chunk
-            q, k_t = (
-                chunk.query.take(query).contiguous() * width**-0.5,
-                chunk.key.take(key).contiguous().transpose(-1, -2),
-            )
-            v = chunk.key.take(value).contiguous()
-            outputs, sums = [], None
-            row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device) if statistics else None
-            for block in part.blocks:
-                probability = part.probability(q, k_t, block)
-                outputs.append(_matmul(probability.to(v.dtype), v))
-                if row is not None:
-                    some = part.column(probability.amax(1), block)
-                    sums = some if sums is None else sums + some
-                    part.read_pooled(row, probability, block)
-            whole = torch.cat(outputs, 2) if len(outputs) > 1 else outputs[0]
-            chunk.query.put(out, whole.transpose(1, 2))
-            if sums is not None and row is not None:
-                chunk.key.put(column, sums)
-                chunk.key.put(class_row, row.transpose(1, 2))
         ctx.save_for_backward(query, key, value)
         ctx.work, ctx.statistics = work, statistics
-        return out, class_row, column
+        return _forward(query, key, value, work, statistics)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
@@ -174,11 +189,7 @@ class _Blocked(torch.autograd.Function):
         grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
         for part in ctx.work:
             chunk = part.chunk
-            q, k, v = (
-                chunk.query.take(query).contiguous() * scale,
-                chunk.key.take(key).contiguous(),
-                chunk.key.take(value).contiguous(),
-            )
+            q, k, v = (side.take(x).contiguous() for side, x in _sides(chunk, query, key, value))
             d_out = chunk.query.take(grad_out).contiguous()
             if not chunk.query.even:  # padding repeats a query; it must add nothing
                 d_out = d_out * chunk.query.mask[:, None, :, None].to(d_out.dtype)
@@ -196,8 +207,8 @@ class _Blocked(torch.autograd.Function):
                     d_p.scatter_add_(1, winner, flow)
                     part.add_pooled(d_p, d_row, block)
                 d_s = probability * (d_p - (d_p * probability).sum(-1, keepdim=True))
-                d_s = d_s.to(q.dtype)
-                d_q.append(_matmul(d_s, k).mul_(scale))
+                d_s = d_s.mul_(scale).to(q.dtype)
+                d_q.append(_matmul(d_s, k))
                 d_k += _matmul(d_s.transpose(-1, -2), q[:, :, block])
             chunk.query.put(grad_query, torch.cat(d_q, 2).transpose(1, 2))
             chunk.key.put(grad_key, d_k.transpose(1, 2))

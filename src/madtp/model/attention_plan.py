@@ -67,6 +67,10 @@ class Side:
         rows = packed[self.place] if self.place is not None else packed.index_select(0, self._gather)
         return rows.view(len(self.starts), self.n, *packed.shape[1:]).transpose(1, 2)
 
+    def view(self, packed: Tensor) -> Tensor | None:
+        """`[t, h, d]` -> the very memory of the instances as `[c, h, n, d]`; None where they are not one slice."""
+        return None if self.place is None else self.take(packed)
+
     def pack(self, padded: Tensor) -> Tensor:
         """`[c, n, ...]` -> `[sum of lengths, ...]`, in the order of `position`."""
         rows = padded.reshape(-1, *padded.shape[2:])

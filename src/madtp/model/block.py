@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from madtp.model.attention import Rows, Statistics
+from madtp.model.linear import FastLinear, linear
 from madtp.model.ragged import Ragged
 from madtp.prune import (
     BlockTrace,
@@ -22,7 +23,6 @@ from madtp.prune import (
     record,
     semantic_feature,
 )
-from madtp.prune import affinity as token_affinity
 
 
 class Guidance(nn.Module):
@@ -44,7 +44,7 @@ class Guidance(nn.Module):
         return self.vision_map if tower == "vision" else None
 
 
-class TokenMap(nn.Linear):
+class TokenMap(FastLinear):
     """A linear map of tokens whose fresh weights keep their size (see `Pruned._init_weights`)."""
 
 
@@ -131,6 +131,10 @@ class Pruner:
         method = self.acting(block)
         return self.rows if method is not None and "attention" in method.needs else None
 
+    def mean_key(self, key: Tensor) -> Tensor | None:
+        """`[t, d]` the mean over heads of a block's keys `[t, h, d]`, if the method reads it."""
+        return key.mean(1) if self.method is not None and "key" in self.method.needs else None
+
     def bias(self) -> Tensor | None:
         """`[t]` what a key's scores get more: the logarithm of the tokens it stands for (ToMe); None = nothing."""
         return None if self.size is None else self.size.log()
@@ -151,7 +155,7 @@ class Pruner:
         with _exact(x.values):
             mapped = None if self.query_map is None else self.query_map(block)
             query = x.values if mapped is None else mapped(x.values)
-            affinity = token_affinity(query, self.semantic)
+            affinity = linear(query, self.semantic)  # q S^T, as `madtp.prune.affinity`
             if self.gather:
                 content = self._evidence(x).content()
                 wide = Ragged(affinity, x.lengths).padded()[0]
@@ -166,7 +170,7 @@ class Pruner:
         affinity: Tensor | None,
         statistics: Statistics | None,
         output: Tensor,
-        key: Tensor,
+        key: Tensor | None,
     ) -> Ragged:
         """The pruning step: `x` after the self-attention residual in, fewer tokens out; identity when dense.
 
@@ -176,7 +180,7 @@ class Pruner:
             affinity: from `guide`.
             statistics: of the block's attention probabilities.
             output: `[t, h, d]` attention output per head, before the projection.
-            key: `[t, h, d]` keys per head.
+            key: `[t, d]` from `mean_key`.
         """
         extra, before = self.rows.head + self.rows.tail, x.lengths
         if self._entered is None:
@@ -231,7 +235,7 @@ class Pruner:
             output_norm=none if output is None or statistics is None else output.norm(dim=-1),
             column=x.values.new_zeros(len(x.values)) if statistics is None else statistics.column,
             affinity=affinity,
-            key=key.mean(1) if key is not None and "key" in needs else None,
+            key=key,
             size=size,
             entered=self._entered,
             head=self.rows.head,

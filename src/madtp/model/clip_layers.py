@@ -30,7 +30,6 @@ class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
 
     def forward(self, x: Ragged, pruner: Pruner, backend: str = "auto") -> Ragged:
         """`x`: tokens of every instance, the pooled token first (images) or last (texts)."""
-        affinity = pruner.guide(x, self.index)
         own, normed = self.self_attn, self.layer_norm1(x.values)
         query, key, value = (
             part(normed).view(len(normed), own.num_heads, own.head_dim) for part in (own.q_proj, own.k_proj, own.v_proj)
@@ -47,8 +46,12 @@ class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
             backend=backend,
             dropout=own.dropout if self.training else 0.0,
         )
+        mean_key = pruner.mean_key(key)
+        del normed, query, key, value  # nothing that is not needed any more lies beside what comes
+        affinity = pruner.guide(x, self.index)
         x = x.with_values(x.values + own.out_proj(output.flatten(1)))
-        x = pruner.prune(self.index, x, affinity, statistics, output, key)
+        x = pruner.prune(self.index, x, affinity, statistics, output, mean_key)
+        del output, statistics
         return x.with_values(x.values + self.mlp(self.layer_norm2(x.values)))
 
 

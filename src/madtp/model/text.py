@@ -50,7 +50,7 @@ class MadtpBlipTextLayer(BlipTextLayer):
             dropout=dropout,
         )
         x = x.with_values(self.attention.output(output.flatten(1), x.values))
-        x = pruner.prune(self.layer_num, x, affinity, statistics, output, k)
+        x = pruner.prune(self.layer_num, x, affinity, statistics, output, pruner.mean_key(k))
         if gazes:
             x = self.look(x, gazes, "auto" if backend == "blocked" else backend)
         return x.with_values(self.feed_forward_chunk(x.values))

@@ -25,7 +25,6 @@ class MadtpBlipEncoderLayer(BlipEncoderLayer):
 
     def forward(self, x: Ragged, pruner: Pruner, backend: str = "auto") -> Ragged:
         """`x`: tokens of every image, the pooled token first."""
-        affinity = pruner.guide(x, self.index)
         heads = self.self_attn.num_heads
         qkv = self.self_attn.qkv(self.layer_norm1(x.values)).view(len(x.values), 3, heads, -1)
         query, key, value = qkv.unbind(1)
@@ -40,8 +39,12 @@ class MadtpBlipEncoderLayer(BlipEncoderLayer):
             backend=backend,
             dropout=self.dropout if self.training else 0.0,
         )
+        mean_key = pruner.mean_key(key)
+        del qkv, query, key, value  # nothing that is not needed any more lies beside what comes
+        affinity = pruner.guide(x, self.index)
         x = x.with_values(x.values + self.self_attn.projection(output.flatten(1)))
-        x = pruner.prune(self.index, x, affinity, statistics, output, key)
+        x = pruner.prune(self.index, x, affinity, statistics, output, mean_key)
+        del output, statistics
         return x.with_values(x.values + self.mlp(self.layer_norm2(x.values)))
 
 

@@ -1,0 +1,108 @@
+"""The fast linear map: the host's numbers, gradients as ever, and weights that are never out of date."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from madtp.model.linear import FastLinear, hasten, linear, pack_weights, packable, unpack_weights
+from small import nano_model
+
+
+@pytest.fixture
+def layer() -> FastLinear:
+    torch.manual_seed(3)
+    layers = nn.Sequential(nn.Linear(31, 17))
+    hasten(layers)
+    return layers[0]
+
+
+def exact(layer: nn.Linear, x: Tensor) -> Tensor:
+    assert layer.bias is not None
+    return (x.double() @ layer.weight.double().T + layer.bias.double()).detach()
+
+
+@pytest.mark.parametrize("shape", [(1, 31), (2, 31), (101, 31), (5, 7, 31), (0, 31)])
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_hosts_numbers(layer: FastLinear, shape: tuple[int, ...], packed: bool) -> None:
+    if packed:
+        pack_weights(layer)
+        assert layer.packed is not None
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        got = layer(x)
+    assert got.shape == (*shape[:-1], 17)
+    torch.testing.assert_close(got.double(), exact(layer, x), atol=2e-6, rtol=0)
+
+
+def test_rows_that_lie_apart(layer: FastLinear) -> None:
+    x = torch.randn(13, 3, 31)[:, 1]
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=2e-6, rtol=0)
+
+
+def test_gradients_flow_and_see_new_weights_though_packed(layer: FastLinear) -> None:
+    pack_weights(layer)
+    with torch.no_grad():
+        layer.weight.mul_(2)
+    x = torch.randn(5, 31, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    torch.testing.assert_close(x.grad, layer.weight.detach().sum(0).expand(5, -1))
+    torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=2e-6, rtol=0)
+
+
+def test_packing_again_sees_new_weights_and_copies_carry_none(layer: FastLinear) -> None:
+    pack_weights(layer)
+    old = layer.packed
+    for other in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert isinstance(other, FastLinear) and other.packed is None
+        assert torch.equal(other.weight, layer.weight)
+    assert layer.packed is old and "packed" not in layer.state_dict()
+    x = torch.randn(5, 31)
+    with torch.no_grad():
+        layer.weight.add_(0.3)
+        pack_weights(layer)
+        torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=2e-6, rtol=0)
+        unpack_weights(layer)
+        assert layer.packed is None
+        torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=2e-6, rtol=0)
+
+
+def test_what_onednn_does_not_take_goes_the_ordinary_way(layer: FastLinear) -> None:
+    assert packable(layer.weight) and not packable(layer.weight.to("meta"))
+    layer.double()
+    pack_weights(layer)
+    assert layer.packed is None
+    x = torch.randn(5, 31, dtype=torch.float64)
+    with torch.no_grad():
+        assert torch.equal(layer(x), F.linear(x, layer.weight, layer.bias))
+        assert torch.equal(linear(x, layer.weight), x @ layer.weight.T)
+
+
+def test_autocast_decides_the_type(layer: FastLinear) -> None:
+    pack_weights(layer)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.randn(5, 31)).dtype is torch.bfloat16
+
+
+def test_a_model_lets_go_when_its_weights_may_change() -> None:
+    model = nano_model().eval()
+    maps = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    assert maps and all(isinstance(module, FastLinear) for module in maps)
+
+    def packed() -> int:
+        return sum(module.packed is not None for module in maps if isinstance(module, FastLinear))
+
+    names = list(model.state_dict())
+    assert model.pack_weights() is model and packed() == len(maps) and list(model.state_dict()) == names
+    model.eval()
+    assert packed() == len(maps)
+    model.train()
+    assert packed() == 0
+    model.eval().pack_weights()
+    model.to(torch.float64)
+    assert packed() == 0
