@@ -161,5 +161,5 @@ class Pruned:
         for name, module in model.named_children():
             if getattr(module, "generation_config", None) is not None:
                 getattr(ours, name).generation_config = module.generation_config
-        ours.train(model.training)  # type: ignore[attr-defined]
+        ours.train(model.training)
         return ours

@@ -36,6 +36,9 @@ def stock_of(model: Any) -> tuple[Any, tuple[str, ...]]:
         )
     plain.load_state_dict(state, assign=True)
     plain.tie_weights()
+    ours_by_name = dict(model.named_modules())
+    for name, module in plain.named_modules():  # positions and the like, which no state holds
+        module._buffers.update(ours_by_name[name]._buffers)
     if getattr(model, "generation_config", None) is not None:
         plain.generation_config = model.generation_config
     ours = tuple(name for name, _ in model.named_parameters() if name.startswith("madtp_"))

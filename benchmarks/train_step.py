@@ -1,0 +1,63 @@
+"""Time of a training step of a pruned model against the dense model's: forward, backward and the optimiser's step.
+
+    python benchmarks/train_step.py
+
+Full-size image tower and question encoder with random weights on noise; the loss is the answer's. One JSON line a row.
+"""
+
+import argparse
+import json
+from statistics import median
+
+import torch
+
+from madtp.cli.bench import Work, _calibrate, _gflops, _network
+from madtp.cost.flops import reduction
+from madtp.cost.latency import time_pairs
+from madtp.evaluate import evaluating
+from madtp.model.presets import random_inputs
+from madtp.report import settings
+from madtp.runtime import keep_freed_memory
+
+
+def main() -> None:
+    """Read the options and print the rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="blip-base-nlvr2", help="one of NLVR2's")
+    parser.add_argument("--reduction", nargs="+", type=float, default=[0.5])
+    parser.add_argument("--batch-size", type=int, default=2)
+    parser.add_argument("--pairs", type=int, default=7)
+    options = parser.parse_args()
+    keep_freed_memory()
+    model = _network(options.preset, options.preset, 0, 200)
+    inputs = random_inputs("reasoning", model.config, options.batch_size, 20, 0)
+    labels = torch.arange(options.batch_size) % 2
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    work = Work("towers", lambda: model.encode(**inputs).trace)
+
+    def step(strength: float | None) -> None:
+        model.temperature = strength
+        model(**inputs, labels=labels).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    for asked in options.reduction:
+        with evaluating(model):
+            _calibrate(model, work, asked)
+            saved = reduction(*_gflops(model, work))
+        strength = model.temperature
+        model.train()
+        times = time_pairs(lambda: step(None), lambda strength=strength: step(strength), pairs=options.pairs)
+        row = {
+            "preset": options.preset,
+            "batch_size": options.batch_size,
+            "reduction": round(saved, 3),
+            "dense_s": round(median(times.baseline), 3),
+            "pruned_s": round(median(times.contender), 3),
+            "share": round(1 / times.speedup, 3),
+        }
+        print(json.dumps(row | settings()), flush=True)
+
+
+if __name__ == "__main__":
+    main()
