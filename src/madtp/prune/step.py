@@ -66,8 +66,7 @@ class Evidence:
 
     def padded(self, values: Float[Tensor, "t *c"]) -> Float[Tensor, "b n *c"]:
         """`values` in the padded layout that scores are computed in, float32 at least."""
-        values = values if values.dtype == torch.float64 else values.float()
-        return pad(values, self._lengths, self._n, self._index)
+        return pad(_wide(values), self._lengths, self._n, self._index)
 
     def content(self) -> Bool[Tensor, "b n"]:
         """Which padded positions hold a token that may be pruned."""
@@ -83,12 +82,16 @@ class Evidence:
 
     def class_scores(self) -> Float[Tensor, "b n"]:
         """S_cls of every token, padded."""
-        return class_score(self.padded(self.class_row), self.padded(self.output_norm))
+        return self.padded(class_score(_wide(self.class_row), _wide(self.output_norm)))
 
     def scores(self, content: Bool[Tensor, "b n"]) -> tuple[Tensor, Tensor, Tensor]:
         """S_cls, S_self and S_tok of every token, padded."""
         own = self_score(self.padded(self.column), content)
         return self.class_scores(), own, token_score(self.claims.amax(-1), content)
+
+
+def _wide(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
 
 
 @dataclass(frozen=True)
