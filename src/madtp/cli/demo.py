@@ -20,22 +20,45 @@ def demo(
     images: Annotated[int, typer.Option("--images", min=8, help="Generated pictures to evaluate on.")] = 240,
     batch_size: common.BatchOption = 32,
     device: common.DeviceOption = "auto",
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve a local page instead: your pictures, your texts, any budget.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="For --page: model folder or hub id, maybe several; default: the bundled one.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[str, typer.Option("--data", help="For --page: what temperatures are measured on.")] = "scenes",
+    port: Annotated[int, typer.Option("--port", help="For --page: on this machine; 0 = any free one.")] = 7860,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report."""
+    """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report.
+
+    With --page: a page in the browser, in which you do the same by hand with your own pictures.
+    """
     from madtp.data.load import load_data
     from madtp.evaluate import batches, calibrate
     from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
     from madtp.report.report import SCHEMA
 
+    folder = files("madtp") / "assets" / "demo-vqa"
+    if not folder.is_dir() and not (page and model):
+        raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
+    if page:
+        from madtp.cli.page import page as serve
+
+        serve(model or (), str(folder), data, port, device)
+        return
+    if model:
+        raise InputError("goes with --page", "--model", "leave it out, or use madtp evaluate")
     check_plots()
     earlier = out.is_dir() and {file.name for file in out.iterdir()} <= REPORT_FILES  # a demo may be run again
     claim_folder(out, overwrite or earlier)
-    folder = files("madtp") / "assets" / "demo-vqa"
-    if not folder.is_dir():
-        raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
     network, processor = common.load_model(str(folder), device)
     task = common.make_task("vqa", processor)
     data, tuning = load_data("vqa", SCENES, SPLIT, limit=images), load_data("vqa", SCENES, "val", limit=64)
