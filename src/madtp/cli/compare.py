@@ -136,9 +136,10 @@ def _names(text: str) -> list[str]:
 
 
 def _written(out: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """The result with its table; written with the CSV and the plots."""
+    """The result with its table; written with the CSV, the plots and the page."""
     from madtp.files import atomic_write, write_json
     from madtp.report.arena import arena_csv, arena_table
+    from madtp.report.arena_page import arena_page
     from madtp.report.arena_plot import AXES, arena_plot
 
     result = {**result, "table": arena_table(result["rows"])}
@@ -147,4 +148,5 @@ def _written(out: Path, result: dict[str, Any]) -> dict[str, Any]:
             atomic_write(out / f"quality-{against.replace('_', '-')}.svg", drawn)
     atomic_write(out / "compare.csv", arena_csv(result["table"]))
     write_json(out / "compare.json", result)
+    atomic_write(out / "report.html", arena_page(result))
     return result

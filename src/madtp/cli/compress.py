@@ -129,6 +129,8 @@ def compress(
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"
     source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
-    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source, teacher)
+    result = fit(
+        network, work, training, validation, out, config, device, resume, overwrite, title, source, teacher, model
+    )
     result = {**result, "reduction_asked": budgets[-1], "method": method}
     common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

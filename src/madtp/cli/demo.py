@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp.cli import common
-from madtp.cli.examples import examples_of, pictures_of
+from madtp.cli.examples import MOST, Place, chosen, examples_of, hardest, pictures_of
 from madtp.errors import InputError
 
 BUDGETS = (0.5, 0.8)
@@ -41,7 +41,7 @@ def demo(
     With --page: a page in the browser, in which you do the same by hand with your own pictures.
     """
     from madtp.data.load import load_data
-    from madtp.evaluate import batches, calibrate
+    from madtp.evaluate import batches, calibrate, evaluate
     from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
     from madtp.report.report import SCHEMA
@@ -61,10 +61,10 @@ def demo(
     claim_folder(out, overwrite or earlier)
     network, processor = common.load_model(str(folder), device)
     task = common.make_task("vqa", processor)
-    data, tuning = load_data("vqa", SCENES, SPLIT, limit=images), load_data("vqa", SCENES, "val", limit=64)
+    some, tuning = load_data("vqa", SCENES, SPLIT, limit=images), load_data("vqa", SCENES, "val", limit=64)
     ready = list(batches(task, tuning, batch_size, network.device))
     rows: list[dict[str, Any]] = []
-    pictures: dict[str, list[Any]] = {}
+    results: list[Any] = []
     steps = (1 + len(BUDGETS)) * (images + 8)
     with common.progress("dense", steps) as advance:
         for budget in (0.0, *BUDGETS):
@@ -75,14 +75,15 @@ def demo(
             else:
                 network.temperature = None
             advance(0, f"answering, {name}")
-            rows.append({"name": name, "reduction_asked": budget} | _row(network, task, data, batch_size, advance))
-            pictures[name] = pictures_of(network, task, data)
+            results.append(evaluate(network, task, some, batch_size=batch_size, advance=advance))
+            row = {"name": name, "reduction_asked": budget, **results[-1].to_dict()}
+            rows.append({**row, "temperature": network.temperature})
         for row in rows:
             advance(8, f"timing, {row['name']}")
-            row |= _time(network, task, data[:batch_size], row["temperature"])
+            row |= _time(network, task, some[:batch_size], row["temperature"])
     head = {
         "task": "vqa",
-        "data": data.name,
+        "data": some.name,
         "split": SPLIT,
         "n": rows[0]["n"],
         "texts": "questions",
@@ -91,7 +92,8 @@ def demo(
     }
     how = {"batch_size": batch_size, "dtype": "float32", "device": str(network.device)}
     report = {"schema": SCHEMA, **head, **how, **settings(), "timed": "image tower and question encoder", "rows": rows}
-    write_report(out, report, examples_of(task, data, pictures))
+    places = chosen(some), hardest(task, some, results, MOST // 2)
+    write_report(out, report, *(_shown(network, task, some, of, rows) for of in places))
     if as_json:
         common.emit(report, True, "")
     else:
@@ -99,11 +101,13 @@ def demo(
         common.stdout.print(f"The page with pictures of what was pruned: {out / 'report.html'}")
 
 
-def _row(network: Any, task: Any, data: Any, batch_size: int, advance: Any) -> dict[str, Any]:
-    from madtp.evaluate import evaluate
-
-    result = evaluate(network, task, data, batch_size=batch_size, advance=advance)
-    return {**result.to_dict(), "temperature": network.temperature}
+def _shown(network: Any, task: Any, data: Any, places: list[Place], rows: list[dict[str, Any]]) -> list[Any]:
+    """Examples as every row answers them."""
+    pictures = {}
+    for row in rows:
+        network.temperature = row["temperature"]
+        pictures[row["name"]] = pictures_of(network, task, data, places)
+    return examples_of(task, data, places, pictures)
 
 
 def _time(network: Any, task: Any, data: Any, temperature: float | None) -> dict[str, float]:

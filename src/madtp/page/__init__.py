@@ -1,1 +1,1 @@
-"""The local page of `madtp demo --page`: a model in the hand. Needs gradio (the `page` extra); only `serve` imports it."""
+"""The local page of `madtp demo --page`. Needs gradio (the `page` extra); only `serve` and `app` import it."""

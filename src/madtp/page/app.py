@@ -1,6 +1,7 @@
 """The page itself, in gradio: a panel a model, in which two budgets stand side by side."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -13,18 +14,21 @@ from madtp.page.explore import MOST, Answer, Explorer
 
 TITLE = "madtp: what pruning keeps"
 ABOUT = (
-    "Choose a picture and a text, then move the budget: the share of the model's GFLOPs to save. Both sides answer the "
-    "same; every number is measured here, on this machine."
+    "Choose a picture and a text, then move the budgets: the share of the model's GFLOPs to save. Every number is "
+    "measured here, on this machine, and nothing leaves it."
 )
+# Task -> name of the tab, of the text, a hint, and the button.
 TASKS = {
-    "vqa": ("Questions", "Question", "what color is the circle?"),
-    "reasoning": ("Statements", "Statement about the pictures", "there are two red circles."),
-    "caption": ("Captions", "", ""),
-    "retrieval": ("Picture and text", "Caption to match", "a red circle above a blue square."),
+    "vqa": ("Questions", "Question", "what color is the circle?", "Answer"),
+    "reasoning": ("Statements", "Statement about both pictures", "there are two red circles.", "Judge"),
+    "caption": ("Captions", "", "", "Caption"),
+    "retrieval": ("Picture and text", "Caption to match", "a red circle above a blue square.", "Match"),
 }
 SIDES = (("A", 0.0), ("B", 0.5))  # and the budgets that they begin with
-# The last move counts; what came before it while the model ran is dropped.
-LAST: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "hidden", "api_visibility": "private"}
+# The last move counts; what came before it while the model ran is dropped. One answer runs at a time, or the other
+# would be in its milliseconds.
+LAST: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "minimal", "api_visibility": "private"}
+IN_TURN: dict[str, Any] = {**LAST, "concurrency_id": "model", "concurrency_limit": 1}
 
 
 def build(explorers: Sequence[Explorer], samples: Sequence[Sequence[Sequence[str]]]) -> gr.Blocks:
@@ -47,38 +51,40 @@ def build(explorers: Sequence[Explorer], samples: Sequence[Sequence[Sequence[str
 
 
 def _panel(page: gr.Blocks, explorer: Explorer, rows: Sequence[Sequence[str]]) -> None:
-    """Input on the left, two answers on the right; on a phone one below the other."""
-    _, label, hint = TASKS[explorer.task.name]
-    first = list(rows[0])
+    """Input on the left, two answers on the right; on a phone one below the other, the examples last."""
+    _, label, hint, verb = TASKS[explorer.task.name]
     with gr.Row(equal_height=False):
-        with gr.Column(scale=2, min_width=260):
+        with gr.Column(scale=2, min_width=260, elem_classes="asked"):
             names = ("Picture",) if explorer.pictures == 1 else ("Left picture", "Right picture")
-            images = [_picture(name, first[i]) for i, name in enumerate(names)]
-            text = gr.Textbox(
-                first[-1] if label else "", label=label, placeholder=hint, visible=bool(label), max_lines=3
-            )
-            go = gr.Button("Caption" if not label else "Answer", variant="primary")
+            images = [_picture(name, rows[0][i]) for i, name in enumerate(names)]
+            start = rows[0][-1] if label else ""
+            text = gr.Textbox(start, label=label, placeholder=hint, visible=bool(label), max_lines=3)
+            go = gr.Button(verb, variant="primary")
             problem = gr.HTML("", padding=False)
-            inputs = [*images, text] if label else images
-            examples = gr.Examples(
-                [list(row) for row in rows], inputs, label="Examples: click one", examples_per_page=6
-            )
-        with gr.Column(scale=5, min_width=260):
+            with gr.Column(elem_classes="samples"):
+                gr.HTML("<h2>Examples</h2>", padding=False)
+                examples = [
+                    gr.Button(row[-1] if label else f"Picture {i}", icon=row[0], size="sm", elem_classes="sample")
+                    for i, row in enumerate(rows, 1)
+                ]
+        with gr.Column(scale=5, min_width=260, elem_classes="shown"):
             block = gr.Slider(
                 1, explorer.blocks, value=explorer.blocks, step=1, label="Block", info="What is left after this block."
             )
             with gr.Row(equal_height=False):
                 sides = [_side(name, budget) for name, budget in SIDES]
-            gr.HTML(
-                f"<div class='kept'><figcaption>{escape(fragments.LEGEND)} {escape(_about(explorer))}</figcaption></div>"
-            )
+            legend = f"{escape(fragments.LEGEND)} {escape(_about(explorer))}"
+            gr.HTML(f"<p class='legend'>{legend}</p>")
+    chosen = [
+        button.click(partial(list, row), None, [*images, text], **LAST)
+        for button, row in zip(examples, rows, strict=True)
+    ]
     for budget, said, kept, state in sides:
         answer = _answering(explorer, len(images))
         asked = {"fn": answer, "inputs": [*images, text, budget, block], "outputs": [problem, said, kept, state]}
-        for event in (budget.change, text.submit, go.click, examples.load_input_event.then, page.load):
-            event(**asked, **LAST)
-        for image in images:
-            image.upload(**asked, **LAST)
+        events = [budget.change, text.submit, go.click, page.load, *(image.upload for image in images)]
+        for event in (*events, *(choice.then for choice in chosen)):
+            event(**asked, show_progress_on=said, **IN_TURN)
         block.change(_redraw, [state, block], kept, **LAST)
 
 
@@ -90,24 +96,19 @@ def _picture(label: str, value: str) -> gr.Image:
 
 
 def _side(name: str, value: float) -> tuple[gr.Slider, gr.HTML, gr.HTML, gr.State]:
-    with gr.Column(min_width=240):
+    with gr.Column(min_width=240, elem_classes=f"side-{name.lower()}"):
         budget = gr.Slider(
             0, MOST, value=value, step=0.01, label=f"Budget {name}", info="Share of the GFLOPs to save; 0 = dense."
         )
-        return (
-            budget,
-            gr.HTML(label=f"Answer {name}", elem_id=f"answer-{name}"),
-            gr.HTML(label=f"Kept {name}"),
-            gr.State(),
-        )
+        return budget, gr.HTML(), gr.HTML(), gr.State()
 
 
 def _about(explorer: Explorer) -> str:
-    curve = explorer.curve
+    curve, data = explorer.curve, explorer.data
     assert curve is not None
     return (
         f"Model: {explorer.name}. Temperatures are read off a curve of {len(curve.points)} points, measured on "
-        f"{explorer.data.n_texts or len(explorer.data)} {explorer.task.text_name} of {explorer.data.name} when the page began."
+        f"{data.n_texts} {explorer.task.text_name} of {data.name} ({data.split}) when the page began."
     )
 
 

@@ -4,6 +4,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 DENSE = 0.005  # a budget below this is the dense model
 
@@ -89,7 +90,7 @@ def measure_curve(
     known = {x: measure(math.exp(x)) for x in (low + (high - low) * i / (grid - 1) for i in range(grid))}
     while len(known) < most:
         places = sorted(known)
-        wide = max(zip(places, places[1:], strict=False), key=lambda pair: abs(known[pair[0]] - known[pair[1]]))
+        wide = max(pairwise(places), key=lambda pair: abs(known[pair[0]] - known[pair[1]]))
         if abs(known[wide[0]] - known[wide[1]]) < gap:
             break
         middle = sum(wide) / 2

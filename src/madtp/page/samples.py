@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from madtp.data.load import load_data
-from madtp.task.base import distinct
 
 COUNT = 6
 
 
 def write_samples(task: str, folder: Path, count: int = COUNT) -> list[list[str]]:
-    """A few scenes of a task as `[picture file, ..., text]`; captioning has no text.
+    """A few scenes of a task as `[picture file, ..., text]`; in captioning the text is "".
 
     Args:
         task: name.
@@ -21,11 +20,11 @@ def write_samples(task: str, folder: Path, count: int = COUNT) -> list[list[str]
     rows = []
     for number, sample in enumerate(load_data(task, "scenes", "test", limit=count).samples):
         files = []
-        for side, image in enumerate(distinct(sample.images)):
+        for side, image in enumerate(sample.images):
             file = folder / f"{task}-{number}-{side}.png"
             image.open().save(file)
             files.append(str(file))
-        rows.append([*files, *([] if task == "caption" else [_text(sample.texts, number)])])
+        rows.append([*files, "" if task == "caption" else _text(sample.texts, number)])
     return rows
 
 

@@ -5,6 +5,8 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -26,8 +28,6 @@ HEADERS = {"content-security-policy": POLICY, "referrer-policy": "no-referrer", 
 
 def check_page() -> None:
     """Raises InputError where gradio is not installed."""
-    from importlib.util import find_spec
-
     if find_spec("gradio") is None:
         raise InputError("the page needs gradio", "--page", 'pip install "madtp[page]"')
 
@@ -64,10 +64,8 @@ def serve(explorers: Sequence[Explorer], place: socket.socket, ready: Callable[[
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         ready(f"http://{HOST}:{place.getsockname()[1]}")
         signal.signal(signal.SIGTERM, _stop)
-        try:
+        with suppress(KeyboardInterrupt):  # the way to end it
             server.run(sockets=[place])
-        except KeyboardInterrupt:
-            pass  # the way to end it
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

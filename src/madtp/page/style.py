@@ -12,17 +12,51 @@ CSS = """
 .answer dt { color: var(--body-text-color-subdued); }
 .answer dd { margin: 0; font-variant-numeric: tabular-nums; }
 .answer small, .answer .note { color: var(--body-text-color-subdued); }
-.answer .note { font-size: .9rem; margin: .5rem 0 0; min-height: 2.7em; }
+.answer .note { font-size: .9rem; margin: .5rem 0 0; min-height: 3.4em; }
 .kept figure { margin: 0 0 .75rem; }
 .kept img { display: block; width: 100%; max-width: 24rem; height: auto; border-radius: .35rem; }
 .kept figcaption { font-size: .85rem; color: var(--body-text-color-subdued); margin-top: .2rem; }
 .kept ul.text { display: flex; flex-wrap: wrap; gap: .3rem; list-style: none; margin: 0; padding: 0; }
-.kept ul.text li { margin: 0; padding: .1rem .45rem; border-radius: .3rem; border: 2px solid transparent; }
-.kept li.own { border-color: #d97400; font-weight: 600; }
-.kept li.merged { border: 1px dashed var(--body-text-color-subdued); color: var(--body-text-color-subdued); }
+.kept ul.text li { margin: 0; padding: .1rem .45rem; border-radius: .3rem; }
+.kept ul.text li.own { border: 2px solid #d97400; font-weight: 600; }
+.kept ul.text li.merged { border: 2px dashed var(--body-text-color-subdued); color: var(--body-text-color-subdued); }
+.legend { font-size: .85rem; color: var(--body-text-color-subdued); margin: 0; }
+.asked .block:has(> .html-container:empty) { display: none; }
+.samples { gap: .4rem !important; }
+.samples h2 { font-size: .95rem; font-weight: 600; margin: .5rem 0 0; }
+.sample { justify-content: flex-start !important; text-align: left; min-height: 44px; white-space: normal; }
+.sample img { width: 32px; height: 32px; max-height: none; }
+.image-frame img { width: 100%; height: 100%; object-fit: contain; }
+input[type="range"]::-webkit-slider-thumb { border: 2px solid #1f5fbf; }
+input[type="range"]::-moz-range-thumb { border: 2px solid #1f5fbf; }
+@media (max-width: 640px) {
+  .row:has(> .asked) { flex-direction: column; flex-wrap: nowrap !important; align-items: stretch !important; }
+  .asked { display: contents !important; }
+  .asked > * { order: 1; flex-grow: 0 !important; }
+  .shown { order: 2; }
+  .asked > .samples { order: 3; }
+  .answer .note { min-height: 0; }
+}
 .problem { margin: 0; padding: .6rem .8rem; border-radius: .4rem; border: 1px solid #b3261e; background: #fdecea;
   color: #8c1d18; overflow-wrap: anywhere; }
-.dark .problem { background: #3a1512; border-color: #ff9c94; color: #ffb4ab; }
+.dark .legend { font-size: .85rem; color: var(--body-text-color-subdued); margin: 0; }
+.asked .block:has(> .html-container:empty) { display: none; }
+.samples { gap: .4rem !important; }
+.samples h2 { font-size: .95rem; font-weight: 600; margin: .5rem 0 0; }
+.sample { justify-content: flex-start !important; text-align: left; min-height: 44px; white-space: normal; }
+.sample img { width: 32px; height: 32px; max-height: none; }
+.image-frame img { width: 100%; height: 100%; object-fit: contain; }
+input[type="range"]::-webkit-slider-thumb { border: 2px solid #1f5fbf; }
+input[type="range"]::-moz-range-thumb { border: 2px solid #1f5fbf; }
+@media (max-width: 640px) {
+  .row:has(> .asked) { flex-direction: column; flex-wrap: nowrap !important; align-items: stretch !important; }
+  .asked { display: contents !important; }
+  .asked > * { order: 1; flex-grow: 0 !important; }
+  .shown { order: 2; }
+  .asked > .samples { order: 3; }
+  .answer .note { min-height: 0; }
+}
+.problem { background: #3a1512; border-color: #ff9c94; color: #ffb4ab; }
 :focus-visible { outline: 3px solid #1f5fbf !important; outline-offset: 2px !important; }
 .dark :focus-visible { outline-color: #8ab8ff !important; }
 """
