@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -197,7 +197,7 @@ def evaluate(
     )
 
 
-def measure_reduction(model: Any, task: Task, some: Sequence[Batch]) -> float:
+def measure_reduction(model: Any, task: Task, some: Iterable[Batch]) -> float:
     """Reduction measured at the model's temperature; the decoder is counted as if it gave the reference answers."""
     run, full = [], []
     with evaluating(model):

@@ -34,7 +34,14 @@ BudgetsOption = Annotated[
         show_default=False,
     ),
 ]
-MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator of docs/method.md, e.g. tome.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help="madtp, or a comparator of docs/method.md, e.g. tome.",
+        autocompletion=common.one_of(*common.METHOD_NAMES),
+    ),
+]
 
 
 def parse_budgets(text: str) -> tuple[float, ...]:
@@ -95,7 +102,7 @@ def compress(
     """Train a dense model to meet --reduction, steering the temperature in closed loop."""
     import torch
 
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.prune import METHODS
     from madtp.recipe import TrainConfig
     from madtp.task.distill import Teacher

@@ -14,7 +14,9 @@ def evaluate(
     model: common.ModelOption,
     data: common.DataOption,
     task: common.TaskOption = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", help="train, val or test.", autocompletion=common.one_of(*common.SPLIT_NAMES))
+    ] = "test",
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
     ] = None,
@@ -41,7 +43,7 @@ def evaluate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Quality, measured GFLOPs and tokens kept on a split."""
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.evaluate import evaluate as run
     from madtp.files import check_writable, claim_folder
     from madtp.report import settings, write_report

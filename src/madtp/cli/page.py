@@ -22,7 +22,7 @@ def page(models: Sequence[str], bundled: str, data: str, port: int, device: str)
     Raises:
         InputError: gradio is missing, the port is taken, or a model cannot be shown.
     """
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.page.explore import Explorer
     from madtp.page.serve import check_page, listen, serve
     from madtp.task.registry import task_name

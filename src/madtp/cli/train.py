@@ -75,7 +75,7 @@ def train(
     """Make a dense model: from scratch with --size, or fine-tuned from --model."""
     import torch
 
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
@@ -155,7 +155,8 @@ def fit(
     if resume:
         return _go(run, resume, title, start)
     check_folder(out, overwrite)
-    run.prepare()
+    with common.working("looking at the first pictures"):
+        run.prepare()
     with claimed(out, overwrite, STATE):
         about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
         write_json(out / "run.json", {**about, **settings()})

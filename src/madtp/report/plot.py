@@ -127,7 +127,7 @@ def tokens_plot(report: Report) -> str | None:
     highest = max(map(max, [*lines.values(), *(high for _, high in bands.values())]))
     axes.set_ylim(0, 1.08 * highest or 1.0)
     axes.set_xlabel("block of the image tower", color=TEXT)
-    axes.set_ylabel(f"tokens after the block (mean{'; band: p5 to p95' if bands else ''})", color=TEXT)
+    axes.set_ylabel(f"tokens (mean{'; band: p5 to p95' if bands else ''})", color=TEXT)
     figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=TEXT)
     return page_svg(figure, _tokens_words(lines))
 
@@ -174,6 +174,7 @@ def new_figure() -> tuple[Figure, Axes]:
     axes.tick_params(color=FAINT, labelcolor=TEXT)
     axes.grid(axis="y", color=FAINT, linewidth=0.5, alpha=0.6)
     axes.set_axisbelow(True)
+    axes.locator_params(axis="x", nbins=6)
     return figure, axes
 
 
