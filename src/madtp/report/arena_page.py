@@ -122,4 +122,4 @@ def _tokens(rows: Sequence[Mapping[str, Any]]) -> str:
         words = f"Tokens left after each block of the image tower at a reduction of {asked:g}, {WAYS[trained]}, seed 0."
         drawn.append((tokens_plot({"rows": some}), words))
         told += [{**row, "name": f"{row['method']} {asked:g}", "label": f"{row['method']}, {asked:g}"} for row in some]
-    return plots("Tokens", drawn) + complexity({"rows": told})
+    return plots("Tokens", drawn) + complexity({"rows": told}, verdicts=False)

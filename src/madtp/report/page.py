@@ -120,16 +120,23 @@ def quality_plots(report: Report) -> str:
     return plots("Cost and quality", drawn)
 
 
-def complexity(report: Report) -> str:
-    """Tokens kept by how much there is in a picture: objects, where the data knows them, and detail."""
+def complexity(report: Report, verdicts: bool = True) -> str:
+    """Tokens kept by how much there is in a picture: objects, where the data knows them, and detail.
+
+    Args:
+        report: the report.
+        verdicts: say of every row in words whether richer pictures keep more.
+    """
+    objects = "Share of image tokens kept, by number of objects in the picture."
     parts = [
-        _groups(report, "by_objects", "objects", "Share of image tokens kept, by number of objects in the picture."),
+        _groups(report, "by_objects", "objects", objects, verdicts),
         _groups(
             report,
             "by_detail",
             "detail",
             "Share of image tokens kept, by quarter of the pictures: from those with the least detail (mean difference "
             "of neighbouring pixels) to those with the most.",
+            verdicts,
         ),
     ]
     told = "".join(parts)
@@ -139,11 +146,12 @@ def complexity(report: Report) -> str:
 _QUARTERS = {1: "least", 2: "second", 3: "third", 4: "most"}
 
 
-def _groups(report: Report, key: str, what: str, caption: str) -> str:
+def _groups(report: Report, key: str, what: str, caption: str, verdicts: bool) -> str:
     counts, rows = by_group(report, key)
     if not rows:
         return ""
     said = "".join(f"<p>{escape(_upper(row.label))}: {escape(complexity_verdict(of, what))}.</p>\n" for row, of in rows)
+    said = said if verdicts else ""
     names = [str(count) if what == "objects" else _QUARTERS.get(count, str(count)) for count in counts]
     body = [table_row(row.label, [percent(of.get(count)) for count in counts]) for row, of in rows]
     return said + scroll_table(caption, "".join(column(name) for name in names), body)
