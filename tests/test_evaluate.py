@@ -9,7 +9,16 @@ import torch
 from madtp.cost.flops import reduction
 from madtp.data.sample import Question
 from madtp.errors import InputError
-from madtp.evaluate import Evaluation, batches, calibrate, evaluate, evaluating, kept_share, measure_reduction
+from madtp.evaluate import (
+    Evaluation,
+    batches,
+    calibrate,
+    detail_of,
+    evaluate,
+    evaluating,
+    kept_share,
+    measure_reduction,
+)
 from madtp.prune import BlockTrace, Trace
 from madtp.task.base import Prediction, Scored, cost
 from madtp.task.vqa import VqaTask
@@ -87,7 +96,13 @@ def test_to_dict_holds_the_documented_keys(result: Evaluation) -> None:
     assert set(table) == {"task", "split", "n", "metrics", "scoring", "gflops", "tokens", "seconds"}
     assert (table["task"], table["split"], table["n"]) == ("vqa", "test", 10)
     assert set(table["gflops"]) == {"dense", "mean", "p50", "p95", "reduction"}
-    assert set(table["tokens"]) == {"kept_fraction", "per_block", "by_objects"}
+    blocks = {"per_block", "per_block_p5", "per_block_p95"}
+    assert set(table["tokens"]) == {"kept_fraction", *blocks, "by_objects", "by_detail"}
+    for low, mean, high in zip(
+        *(table["tokens"][key] for key in ("per_block_p5", "per_block", "per_block_p95")), strict=True
+    ):
+        assert low <= mean <= high
+    assert 2 <= len(table["tokens"]["by_detail"]) <= 4
     ordered = sorted(result.gflops.tolist())
     assert table["gflops"]["p50"] == pytest.approx((ordered[4] + ordered[5]) / 2)
     assert table["gflops"]["p95"] == pytest.approx(ordered[8] + 0.55 * (ordered[9] - ordered[8]))
@@ -104,6 +119,19 @@ def test_objects_that_nobody_counted_are_left_out() -> None:
     made = Evaluation("vqa", "val", Scored(predictions), one, one, torch.tensor([0.1, 0.2, 0.3, 0.5]), [])
     assert made.by_objects() == pytest.approx({"3": 0.4, "11": 0.2})
     assert list(made.by_objects()) == ["3", "11"], "by number, not by letter"
+
+
+def test_detail_by_hand() -> None:
+    picture = torch.zeros(2, 3, 2, 3)
+    picture[1, :, :, 1] = 6.0  # a line down the middle: two steps of 6 to the right a row, none down
+    assert detail_of(picture).tolist() == [0.0, 6.0]
+    kept, detail = torch.tensor([0.1, 0.2, 0.3, 0.4, 0.5]), torch.tensor([5.0, 1.0, 2.0, 4.0, 3.0])
+    one = torch.ones(5)
+    made = Evaluation("vqa", "val", Scored([]), one, one, kept, [], detail=detail)
+    assert made.by_detail() == pytest.approx({"1": 0.25, "2": 0.5, "3": 0.4, "4": 0.1})
+    alike = Evaluation("vqa", "val", Scored([]), one, one, kept, [], detail=one)
+    assert alike.by_detail() == pytest.approx({"1": 0.3})
+    assert Evaluation("vqa", "val", Scored([]), one, one, kept, []).by_detail() == {}
 
 
 def test_the_batch_does_not_matter(result: Evaluation, model: Any, task: VqaTask, data: Any) -> None:

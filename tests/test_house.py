@@ -35,9 +35,10 @@ ROOMS: dict[str, set[str]] = {
     "resume": BASE | SIDE | {"train"},
     "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
     "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume", "train"},
+    "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
     "cli": BASE
     | SIDE
-    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare"},
+    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare", "page"},
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +34,8 @@ class Evaluation:
         gflops, dense: `[q]` GFLOPs of each text with its image(s), as run and of the dense model.
         kept: `[q]` mean share of the image's patches that a block works on after its pruning step.
         per_block: mean content tokens out of each vision block.
+        spread: 5th and 95th percentile over images of the same; empty where it was not kept.
+        detail: `[q]` how much there is to see in each text's image(s), see `detail_of`; None where it was not kept.
         seconds: wall time of the loop.
     """
 
@@ -45,6 +47,8 @@ class Evaluation:
     kept: Tensor
     per_block: list[float]
     seconds: float = 0.0
+    spread: tuple[list[float], list[float]] = ([], [])
+    detail: Tensor | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -69,6 +73,14 @@ class Evaluation:
                 shares[prediction.objects].append(share)
         return {str(n): sum(some) / len(some) for n, some in sorted(shares.items())}
 
+    def by_detail(self) -> dict[str, float]:
+        """Mean kept share by quarter of the pictures, from those with the least detail (1) to the most (4)."""
+        if self.detail is None:
+            return {}
+        edges = self.detail.quantile(torch.tensor([0.25, 0.5, 0.75], dtype=self.detail.dtype))
+        quarter = torch.bucketize(self.detail, edges)  # alike pictures share a quarter, which may leave one empty
+        return {str(n + 1): float(self.kept[quarter == n].mean()) for n in range(4) if bool((quarter == n).any())}
+
     def to_dict(self) -> dict[str, Any]:
         """The stable keys of `evaluate --json`."""
         return {
@@ -87,7 +99,10 @@ class Evaluation:
             "tokens": {
                 "kept_fraction": float(self.kept.mean()),
                 "per_block": self.per_block,
+                "per_block_p5": self.spread[0],
+                "per_block_p95": self.spread[1],
                 "by_objects": self.by_objects(),
+                "by_detail": self.by_detail(),
             },
             "seconds": self.seconds,
         }
@@ -125,6 +140,13 @@ def kept_share(trace: Trace) -> tuple[Tensor, Tensor]:
     return (out / full[:, None]).mean(-1), out
 
 
+def detail_of(pixels: Tensor) -> Tensor:
+    """`[b]` how much there is to see in each picture `[b, 3, h, w]`: mean size of neighbouring pixels' difference."""
+    pixels = pixels.double()
+    down, right = pixels.diff(dim=-2).abs(), pixels.diff(dim=-1).abs()
+    return down.mean((1, 2, 3)) + right.mean((1, 2, 3))
+
+
 def evaluate(
     model: Any, task: Task, data: Data[Any], *, batch_size: int = 32, advance: Advance | None = None
 ) -> Evaluation:
@@ -141,7 +163,7 @@ def evaluate(
         InputError: there is nothing to answer.
     """
     predictions: list[Prediction] = []
-    gflops, dense, kept, out = [], [], [], []
+    gflops, dense, kept, out, detail = [], [], [], [], []
     begin = time.perf_counter()
     with evaluating(model):
         for batch in batches(task, data, batch_size, model.device):
@@ -152,7 +174,9 @@ def evaluate(
             index = encoded.trace.image_index
             gflops.append(run.total)
             dense.append(full.total)
-            kept.append(share[index[:, None] if index.ndim == 1 else index].mean(-1))
+            seen = index[:, None] if index.ndim == 1 else index
+            kept.append(share[seen].mean(-1))
+            detail.append(detail_of(batch["pixel_values"]).cpu()[seen].mean(-1))
             out.append(tokens)
             if advance is not None:
                 advance(len(batch["samples"]))
@@ -168,10 +192,12 @@ def evaluate(
         torch.cat(kept),
         torch.cat(out).mean(0).tolist(),
         time.perf_counter() - begin,
+        (torch.cat(out).quantile(0.05, 0).tolist(), torch.cat(out).quantile(0.95, 0).tolist()),
+        torch.cat(detail),
     )
 
 
-def measure_reduction(model: Any, task: Task, some: Sequence[Batch]) -> float:
+def measure_reduction(model: Any, task: Task, some: Iterable[Batch]) -> float:
     """Reduction measured at the model's temperature; the decoder is counted as if it gave the reference answers."""
     run, full = [], []
     with evaluating(model):

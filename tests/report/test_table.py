@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from madtp.report import markdown_table, rich_table
-from madtp.report.table import amount, figures, headline, metric_names, objects_verdict, points
+from madtp.report.table import amount, complexity_verdict, figures, headline, metric_names, points
 
 ROWS: list[dict[str, Any]] = [
     {
@@ -118,12 +118,12 @@ def test_points_carry_a_sign() -> None:
         ({1: 0.2, 2: 0.3}, "too few groups"),
     ],
 )
-def test_objects_verdict(shares: dict[int, float], said: str) -> None:
-    assert said in objects_verdict(shares)
+def test_complexity_verdict(shares: dict[int, float], said: str) -> None:
+    assert said in complexity_verdict(shares)
 
 
 def test_rank_correlation_by_hand() -> None:
     # pairs (1,2)+ (1,3)- (1,4)+ (2,3)- (2,4)- (3,4)+ : 3 agree, 3 disagree
-    assert "rank correlation +0.00" in objects_verdict({1: 0.2, 2: 0.3, 3: 0.1, 4: 0.25})
+    assert "rank correlation +0.00" in complexity_verdict({1: 0.2, 2: 0.3, 3: 0.1, 4: 0.25})
     # pairs + + - : 2 agree, 1 disagrees: 1/3
-    assert "rank correlation +0.33" in objects_verdict({1: 0.1, 2: 0.3, 3: 0.2})
+    assert "rank correlation +0.33" in complexity_verdict({1: 0.1, 2: 0.3, 3: 0.2})

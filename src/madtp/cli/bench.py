@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
@@ -65,6 +66,10 @@ def bench(
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "float32",
     seed: common.SeedOption = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
+    ] = None,
+    overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
     """Time dense (SDPA) against pruned, in turn, on noise for pictures and random words. Needs no data, no network.
@@ -74,10 +79,14 @@ def bench(
     import torch
 
     from madtp.evaluate import evaluating
+    from madtp.files import claim_folder
     from madtp.model.presets import random_inputs
     from madtp.model.shape import kind_of
-    from madtp.report import settings
+    from madtp.report import check_plots, settings
 
+    if out is not None:
+        check_plots()
+        claim_folder(out, overwrite)
     name = one_of(preset, model)
     budgets = None if reduction is None else [budget for budget in parse_budgets(reduction) if budget]
     sizes = parse_sizes(batch_size)
@@ -132,6 +141,10 @@ def bench(
         "rows": rows,
         **settings(),
     }
+    if out is not None:
+        from madtp.report.bench_page import write_bench
+
+        write_bench(out, result)
     common.emit(result, as_json, "" if as_json else _table(result))
 
 

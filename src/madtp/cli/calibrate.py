@@ -14,8 +14,21 @@ def calibrate(
     reduction: ReductionOption,
     out: common.OutOption,
     task: common.TaskOption = None,
-    method: Annotated[str | None, typer.Option("--method", help="Change the method.", show_default=False)] = None,
-    split: Annotated[str, typer.Option("--split", help="Split to measure on: train or val.")] = "val",
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method",
+            help="Change the method.",
+            show_default=False,
+            autocompletion=common.one_of(*common.METHOD_NAMES),
+        ),
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split", help="Split to measure on: train or val.", autocompletion=common.one_of("train", "val")
+        ),
+    ] = "val",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images to measure on.")] = 200,
     batch_size: common.BatchOption = 32,
     prompt: common.PromptOption = None,
@@ -32,8 +45,8 @@ def calibrate(
     """
     from dataclasses import replace
 
+    from madtp.cli.common import load_data
     from madtp.cost.budget import check_reduction
-    from madtp.data.load import load_data
     from madtp.evaluate import batches
     from madtp.evaluate import calibrate as find
     from madtp.files import claim_folder

@@ -1,23 +1,46 @@
 """What the verbs share: option types, loading with good errors, progress, and the last word on stdout."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from madtp.errors import InputError
 
 stderr = Console(stderr=True)
 stdout = Console()
 
+
+def one_of(*words: str) -> Callable[[str], list[str]]:
+    """What a shell offers for an option's value."""
+    return lambda incomplete: [word for word in words if word.startswith(incomplete)]
+
+
+# Not asked of torch's side of the house: a shell does not wait for it. A test holds them to what there is.
+SPLIT_NAMES = ("train", "val", "test")
+METHOD_NAMES = ("madtp", "class_attention", "random", "tome", "crossget", "elip", "downsample")
+
 TaskOption = Annotated[
     str | None,
-    typer.Option("--task", help="vqa, reasoning, caption, retrieval; default: the model's.", show_default=False),
+    typer.Option(
+        "--task",
+        help="vqa, reasoning, caption, retrieval; default: the model's.",
+        show_default=False,
+        autocompletion=one_of("vqa", "reasoning", "caption", "retrieval"),
+    ),
 ]
 ModelOption = Annotated[str, typer.Option("--model", help="Model folder or hub id.", show_default=False)]
 DataOption = Annotated[
@@ -28,8 +51,12 @@ DataOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", help="Output folder.", show_default=False)]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images a batch.")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-DtypeOption = Annotated[str, typer.Option("--dtype", help="float32 or bfloat16.")]
+DeviceOption = Annotated[
+    str, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=one_of("auto", "cpu", "cuda"))
+]
+DtypeOption = Annotated[
+    str, typer.Option("--dtype", help="float32 or bfloat16.", autocompletion=one_of("float32", "bfloat16"))
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Fixes weights, order and draws.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 LimitOption = Annotated[
@@ -39,7 +66,12 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Write into a
 SkipOption = Annotated[bool, typer.Option("--skip-missing", help="Leave out samples whose pictures are not there.")]
 InferenceOption = Annotated[
     str | None,
-    typer.Option("--inference", help="VQA: generate, or rank over the data's answer list.", show_default=False),
+    typer.Option(
+        "--inference",
+        help="VQA: generate, or rank over the data's answer list.",
+        show_default=False,
+        autocompletion=one_of("generate", "rank"),
+    ),
 ]
 PromptOption = Annotated[
     str | None, typer.Option("--prompt", help="Captioning: begins every caption.", show_default=False)
@@ -89,8 +121,17 @@ def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple
     """A model in evaluation mode and its processor. Raises InputError."""
     from madtp.model.load import load, load_processor
 
-    loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval().pack_weights()
-    return loaded, load_processor(model)
+    with working(f"loading {model}"):
+        loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval().pack_weights()
+        return loaded, load_processor(model)
+
+
+def load_data(task: str, source: str, split: str, **how: Any) -> Any:
+    """`madtp.data.load.load_data`, with a sign of life: the lists of a large set take their time. Raises InputError."""
+    from madtp.data.load import load_data as load
+
+    with working(f"reading {source} {split}"):
+        return load(task, source, split, **how)
 
 
 def resolved(model: str) -> str:
@@ -134,6 +175,22 @@ def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
                 bar.update(task, note=note)
 
         yield advance
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A sign of life with the time gone by, for work whose length is not known; on stderr, silent when piped."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as sign:
+        sign.add_task(what, total=None)
+        yield
+
+
+def tracked(batches: Iterable[Any], advance: Callable[..., None]) -> Iterator[Any]:
+    """The batches one by one, a bar moving on by the samples of each that is done."""
+    for batch in batches:
+        yield batch
+        advance(len(batch["samples"]))
 
 
 def emit(result: dict[str, Any], as_json: bool, text: Any) -> None:

@@ -26,7 +26,9 @@ def compare(
     reduction: Annotated[str, typer.Option("--reduction", help="Shares of the GFLOPs to save.")] = "0.5,0.8",
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs of what is drawn, from seed 0.")] = 1,
     epochs: Annotated[int, typer.Option("--epochs", min=0, help="Also train every method so long; 0 = none.")] = 0,
-    split: Annotated[str, typer.Option("--split", help="To evaluate on: val or test.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", help="To evaluate on: val or test.", autocompletion=common.one_of("val", "test"))
+    ] = "test",
     task: common.TaskOption = None,
     batch_size: common.BatchOption = 16,
     lr: LrOption = 3e-4,
@@ -56,8 +58,8 @@ def compare(
     """
     import torch
 
+    from madtp.cli.common import load_data
     from madtp.compare import Comparison, check_settings, plan, rows_in
-    from madtp.data.load import load_data
     from madtp.recipe import TrainConfig
     from madtp.report import check_plots, settings
     from madtp.report.arena import arena_rich
@@ -136,9 +138,10 @@ def _names(text: str) -> list[str]:
 
 
 def _written(out: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """The result with its table; written with the CSV and the plots."""
+    """The result with its table; written with the CSV, the plots and the page."""
     from madtp.files import atomic_write, write_json
     from madtp.report.arena import arena_csv, arena_table
+    from madtp.report.arena_page import arena_page
     from madtp.report.arena_plot import AXES, arena_plot
 
     result = {**result, "table": arena_table(result["rows"])}
@@ -147,4 +150,5 @@ def _written(out: Path, result: dict[str, Any]) -> dict[str, Any]:
             atomic_write(out / f"quality-{against.replace('_', '-')}.svg", drawn)
     atomic_write(out / "compare.csv", arena_csv(result["table"]))
     write_json(out / "compare.json", result)
+    atomic_write(out / "report.html", arena_page(result))
     return result

@@ -34,7 +34,14 @@ BudgetsOption = Annotated[
         show_default=False,
     ),
 ]
-MethodOption = Annotated[str, typer.Option("--method", help="madtp, or a comparator of docs/method.md, e.g. tome.")]
+MethodOption = Annotated[
+    str,
+    typer.Option(
+        "--method",
+        help="madtp, or a comparator of docs/method.md, e.g. tome.",
+        autocompletion=common.one_of(*common.METHOD_NAMES),
+    ),
+]
 
 
 def parse_budgets(text: str) -> tuple[float, ...]:
@@ -95,7 +102,7 @@ def compress(
     """Train a dense model to meet --reduction, steering the temperature in closed loop."""
     import torch
 
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.prune import METHODS
     from madtp.recipe import TrainConfig
     from madtp.task.distill import Teacher
@@ -129,6 +136,8 @@ def compress(
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"
     source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
-    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source, teacher)
+    result = fit(
+        network, work, training, validation, out, config, device, resume, overwrite, title, source, teacher, model
+    )
     result = {**result, "reduction_asked": budgets[-1], "method": method}
     common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

@@ -47,23 +47,25 @@ def convert(
         given = {"--heads": heads, "--start-token": start_token, "--end-token": end_token, "--tokenizer": tokenizer}
         if unused := [flag for flag, value in given.items() if value is not None]:
             raise InputError(f"is nothing for --to {DENSE}", ", ".join(unused), "leave it out")
-        dense = export_dense(source, destination, task=None if task == "auto" else task, overwrite=overwrite)
+        with common.working(f"converting {source}"):
+            dense = export_dense(source, destination, task=None if task == "auto" else task, overwrite=overwrite)
         result = {"task": dense.task, "architecture": dense.architecture, "temperature": None}
         tensors, dropped = dense.tensors, dense.dropped
     elif to == MADTP:
         from madtp.model.convert import convert as convert_checkpoint
         from madtp.model.shape import CLASSES, task_of
 
-        info = convert_checkpoint(
-            source,
-            destination,
-            task=task,
-            heads=heads,
-            start_token_id=start_token,
-            end_token_id=end_token,
-            tokenizer=tokenizer,
-            overwrite=overwrite,
-        )
+        with common.working(f"converting {source}"):
+            info = convert_checkpoint(
+                source,
+                destination,
+                task=task,
+                heads=heads,
+                start_token_id=start_token,
+                end_token_id=end_token,
+                tokenizer=tokenizer,
+                overwrite=overwrite,
+            )
         assert info.kind is not None
         result = {"task": task_of(info.kind), "architecture": CLASSES[info.kind][1], "temperature": info.temperature}
         tensors, dropped = info.tensors, info.dropped

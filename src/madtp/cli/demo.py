@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp.cli import common
-from madtp.cli.examples import examples_of, pictures_of
+from madtp.cli.examples import MOST, Place, chosen, examples_of, hardest, pictures_of
 from madtp.errors import InputError
 
 BUDGETS = (0.5, 0.8)
@@ -20,28 +20,51 @@ def demo(
     images: Annotated[int, typer.Option("--images", min=8, help="Generated pictures to evaluate on.")] = 240,
     batch_size: common.BatchOption = 32,
     device: common.DeviceOption = "auto",
+    page: Annotated[
+        bool, typer.Option("--page", help="Serve a local page instead: your pictures, your texts, any budget.")
+    ] = False,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            help="For --page: model folder or hub id, maybe several; default: the bundled one.",
+            show_default=False,
+        ),
+    ] = None,
+    data: Annotated[str, typer.Option("--data", help="For --page: what temperatures are measured on.")] = "scenes",
+    port: Annotated[int, typer.Option("--port", help="For --page: on this machine; 0 = any free one.")] = 7860,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report."""
-    from madtp.data.load import load_data
-    from madtp.evaluate import batches, calibrate
+    """Answer questions about generated scenes dense, at half and at a fifth of the GFLOPs; writes a report.
+
+    With --page: a page in the browser, in which you do the same by hand with your own pictures.
+    """
+    from madtp.cli.common import load_data
+    from madtp.evaluate import batches, calibrate, evaluate
     from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
     from madtp.report.report import SCHEMA
 
+    folder = files("madtp") / "assets" / "demo-vqa"
+    if not folder.is_dir() and not (page and model):
+        raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
+    if page:
+        from madtp.cli.page import page as serve
+
+        serve(model or (), str(folder), data, port, device)
+        return
+    if model:
+        raise InputError("goes with --page", "--model", "leave it out, or use madtp evaluate")
     check_plots()
     earlier = out.is_dir() and {file.name for file in out.iterdir()} <= REPORT_FILES  # a demo may be run again
     claim_folder(out, overwrite or earlier)
-    folder = files("madtp") / "assets" / "demo-vqa"
-    if not folder.is_dir():
-        raise InputError("the bundled model is not in this installation", str(folder), "install madtp again")
     network, processor = common.load_model(str(folder), device)
     task = common.make_task("vqa", processor)
-    data, tuning = load_data("vqa", SCENES, SPLIT, limit=images), load_data("vqa", SCENES, "val", limit=64)
+    some, tuning = load_data("vqa", SCENES, SPLIT, limit=images), load_data("vqa", SCENES, "val", limit=64)
     ready = list(batches(task, tuning, batch_size, network.device))
     rows: list[dict[str, Any]] = []
-    pictures: dict[str, list[Any]] = {}
+    results: list[Any] = []
     steps = (1 + len(BUDGETS)) * (images + 8)
     with common.progress("dense", steps) as advance:
         for budget in (0.0, *BUDGETS):
@@ -52,14 +75,15 @@ def demo(
             else:
                 network.temperature = None
             advance(0, f"answering, {name}")
-            rows.append({"name": name, "reduction_asked": budget} | _row(network, task, data, batch_size, advance))
-            pictures[name] = pictures_of(network, task, data)
+            results.append(evaluate(network, task, some, batch_size=batch_size, advance=advance))
+            row = {"name": name, "reduction_asked": budget, **results[-1].to_dict()}
+            rows.append({**row, "temperature": network.temperature})
         for row in rows:
             advance(8, f"timing, {row['name']}")
-            row |= _time(network, task, data[:batch_size], row["temperature"])
+            row |= _time(network, task, some[:batch_size], row["temperature"])
     head = {
         "task": "vqa",
-        "data": data.name,
+        "data": some.name,
         "split": SPLIT,
         "n": rows[0]["n"],
         "texts": "questions",
@@ -68,7 +92,8 @@ def demo(
     }
     how = {"batch_size": batch_size, "dtype": "float32", "device": str(network.device)}
     report = {"schema": SCHEMA, **head, **how, **settings(), "timed": "image tower and question encoder", "rows": rows}
-    write_report(out, report, examples_of(task, data, pictures))
+    places = chosen(some), hardest(task, some, results, MOST // 2)
+    write_report(out, report, *(_shown(network, task, some, of, rows) for of in places))
     if as_json:
         common.emit(report, True, "")
     else:
@@ -76,11 +101,13 @@ def demo(
         common.stdout.print(f"The page with pictures of what was pruned: {out / 'report.html'}")
 
 
-def _row(network: Any, task: Any, data: Any, batch_size: int, advance: Any) -> dict[str, Any]:
-    from madtp.evaluate import evaluate
-
-    result = evaluate(network, task, data, batch_size=batch_size, advance=advance)
-    return {**result.to_dict(), "temperature": network.temperature}
+def _shown(network: Any, task: Any, data: Any, places: list[Place], rows: list[dict[str, Any]]) -> list[Any]:
+    """Examples as every row answers them."""
+    pictures = {}
+    for row in rows:
+        network.temperature = row["temperature"]
+        pictures[row["name"]] = pictures_of(network, task, data, places)
+    return examples_of(task, data, places, pictures)
 
 
 def _time(network: Any, task: Any, data: Any, temperature: float | None) -> dict[str, float]:

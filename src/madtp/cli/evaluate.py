@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from madtp.cli import common
-from madtp.cli.examples import examples_of, pictures_of
+from madtp.cli.examples import chosen, examples_of, hardest, pictures_of
 from madtp.errors import InputError
 
 
@@ -14,7 +14,9 @@ def evaluate(
     model: common.ModelOption,
     data: common.DataOption,
     task: common.TaskOption = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    split: Annotated[
+        str, typer.Option("--split", help="train, val or test.", autocompletion=common.one_of(*common.SPLIT_NAMES))
+    ] = "test",
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
     ] = None,
@@ -30,7 +32,9 @@ def evaluate(
         str | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
     ] = None,
     skip_missing: common.SkipOption = False,
-    examples: Annotated[int, typer.Option("--examples", min=0, help="Pictures in report.html.")] = 4,
+    examples: Annotated[
+        int, typer.Option("--examples", min=0, help="Pictures in report.html; as many of the hardest.")
+    ] = 4,
     predictions: Annotated[
         Path | None,
         typer.Option("--predictions", help="Write them here, in the benchmark's own format.", show_default=False),
@@ -39,7 +43,7 @@ def evaluate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Quality, measured GFLOPs and tokens kept on a split."""
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.evaluate import evaluate as run
     from madtp.files import check_writable, claim_folder
     from madtp.report import settings, write_report
@@ -77,7 +81,10 @@ def evaluate(
             "model": model,
             "batch_size": batch_size,
         }
-        seen = {row["name"]: pictures_of(network, work, some, examples)} if examples else {}
-        shown = examples_of(work, some, seen, examples) if examples else []
-        write_report(out, {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]}, shown)
+        report = {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]}
+        shown = [
+            examples_of(work, some, places, {row["name"]: pictures_of(network, work, some, places)})
+            for places in (chosen(some, examples), hardest(work, some, [result], examples))
+        ]
+        write_report(out, report, *shown)
     common.emit(table, as_json, common.summary(table, f"{model} on {some.name}"))

@@ -1,9 +1,13 @@
 """A few pictures for a report: what was asked, what each model said, and which patches it kept."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MOST = 8
+Place = tuple[int, int]
+"""Number of a sample in its data, and of a text in the sample."""
 
 
 @dataclass(frozen=True)
@@ -20,26 +24,45 @@ class Seen:
     shares: list[list[Any]]
 
 
-def chosen(data: Any, most: int = MOST) -> list[int]:
+def chosen(data: Any, most: int = MOST) -> list[Place]:
     """A few samples: one for each number of objects, as far as there are; the first where none is known."""
     first: dict[Any, int] = {}
     for i, sample in enumerate(data.samples):
         first.setdefault(i if sample.objects is None else sample.objects, i)
         if len(first) >= 64:
             break
-    return [first[n] for n in sorted(first)][:most]
+    return [(first[n], 0) for n in sorted(first)][:most]
 
 
-def pictures_of(network: Any, task: Any, data: Any, most: int = MOST) -> list[Seen]:
-    """What the model makes of the first text of each chosen sample."""
+def hardest(task: Any, data: Any, evaluations: Sequence[Any], most: int = MOST) -> list[Place]:
+    """The texts with the lowest marks over some evaluations of the same split, the worst first; one of a sample.
+
+    Where an answer is right or wrong, only those that were wrong once; nothing where no true answer is known.
+    """
+    met: Counter[str] = Counter()
+    index = {sample.image_id: i for i, sample in enumerate(data.samples)}
+    marks = [task.marks(evaluation.scored) for evaluation in evaluations]
+    found: dict[int, tuple[float, Place]] = {}
+    for prediction, *told in zip(evaluations[0].predictions, *marks, strict=True):
+        place = index[prediction.image_id], met[prediction.image_id]
+        met[prediction.image_id] += 1
+        if any(mark is None for mark in told) or (not task.mark_name and min(told) >= 1):
+            continue
+        found[place[0]] = min(found.get(place[0], (sum(told), place)), (sum(told), place))
+    return [place for _, place in sorted(found.values())[:most]]
+
+
+def pictures_of(network: Any, task: Any, data: Any, places: Sequence[Place]) -> list[Seen]:
+    """What the model makes of each of these texts, at its temperature."""
     from madtp.evaluate import evaluating, to_device
     from madtp.view import shares
 
     dataset = task.dataset(data)
     found = []
     with evaluating(network):
-        for pixels, sample, texts in (dataset[i] for i in chosen(data, most)):
-            batch = to_device(task.collate([(pixels, sample, texts[:1])]), network.device)
+        for number, text in places:
+            pixels, sample, texts = dataset[number]
+            batch = to_device(task.collate([(pixels, sample, texts[text : text + 1])]), network.device)
             predictions, encoded = task.predict(network, batch, data.answers, provenance=True)
             blocks = encoded.trace.tower("vision")
             weights = [[shares(block, i)[1] for block in blocks] for i in range(len(pixels))]
@@ -48,28 +71,28 @@ def pictures_of(network: Any, task: Any, data: Any, most: int = MOST) -> list[Se
     return found
 
 
-def examples_of(task: Any, data: Any, pictures: dict[str, list[Seen]], most: int = MOST) -> list[Any]:
+def examples_of(task: Any, data: Any, places: Sequence[Place], pictures: dict[str, list[Seen]]) -> list[Any]:
     """The report's examples; a sample of two pictures gives two.
 
     Args:
         task: what the texts are.
         data: the split.
+        places: of the texts.
         pictures: row of the report -> `pictures_of` its model.
-        most: as it was given to `pictures_of`.
     """
     from madtp.report import Example, ExampleRow
     from madtp.task.base import distinct
     from madtp.task.picture import seen
 
     examples = []
-    for i, index in enumerate(chosen(data, most)):
+    for i, (index, text) in enumerate(places):
         sample = data[index]
         images = distinct(sample.images)
-        text = getattr(sample.texts[0], "text", sample.texts[0]) if sample.texts else ""
+        asked = sample.texts[text] if text < len(sample.texts) and task.name != "caption" else ""
         for k, image in enumerate(images):
             side = f" ({('left', 'right')[k]} picture)" if len(images) > 1 else ""
             rows = tuple(ExampleRow(name, some[i].answer, tuple(some[i].shares[k])) for name, some in pictures.items())
             truth = next(iter(pictures.values()))[i].truth
             part = seen(task.processor, image.open())
-            examples.append(Example(part, f"{text}{side}", truth, rows, judged=task.judged))
+            examples.append(Example(part, f"{getattr(asked, 'text', asked)}{side}", truth, rows, judged=task.judged))
     return examples

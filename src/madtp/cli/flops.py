@@ -41,7 +41,9 @@ def flops(
         str | None, typer.Option("--data", help="Measure the pruned model on this data.", show_default=False)
     ] = None,
     task: common.TaskOption = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "val",
+    split: Annotated[
+        str, typer.Option("--split", help="train, val or test.", autocompletion=common.one_of(*common.SPLIT_NAMES))
+    ] = "val",
     limit: Annotated[int, typer.Option("--limit", min=1, help="Images of --data to measure on.")] = 100,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -94,12 +96,14 @@ def flops(
         table.add_row(part, f"{value:.5g}")
     table.add_row("total", f"{gflops['dense']:.5g}")
     if data is not None:
-        from madtp.data.load import load_data
+        from madtp.cli.common import load_data
         from madtp.evaluate import batches, measure_reduction
 
         some = load_data(task, data, split, limit=limit)
         work = common.make_task(task, processor)
-        gflops["reduction"] = measure_reduction(network, work, list(batches(work, some, 32, network.device)))
+        with common.progress(f"measuring on {some.name} {split}", len(some)) as advance:
+            ready = common.tracked(batches(work, some, 32, network.device), advance)
+            gflops["reduction"] = measure_reduction(network, work, ready)
         result["n"] = some.n_texts
         table.add_row(f"reduction measured on {some.name}", f"{gflops['reduction']:.3f}")
     common.emit(result, as_json, table)

@@ -75,7 +75,7 @@ def train(
     """Make a dense model: from scratch with --size, or fine-tuned from --model."""
     import torch
 
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
@@ -134,8 +134,13 @@ def fit(
     title: str,
     source: dict[str, Any],
     teacher: Any = None,
+    start: str | None = None,
 ) -> dict[str, Any]:
-    """Run the trainer with a progress bar; the evaluation of its best model on the validation split."""
+    """Run the trainer with a progress bar; the evaluation of its best model on the validation split.
+
+    A report of the run is written beside the model; with `start`, the dense model that a budget is met from, it has
+    both.
+    """
     from dataclasses import asdict
 
     from madtp.files import check_folder, claimed, write_json
@@ -148,17 +153,19 @@ def fit(
         network.to(place), work, training, validation, out, config, device=place, source=source, teacher=teacher
     )
     if resume:
-        return _go(run, resume, title)
+        return _go(run, resume, title, start)
     check_folder(out, overwrite)
-    run.prepare()
+    with common.working("looking at the first pictures"):
+        run.prepare()
     with claimed(out, overwrite, STATE):
         about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
         write_json(out / "run.json", {**about, **settings()})
-        return _go(run, resume, title)
+        return _go(run, resume, title, start)
 
 
-def _go(run: Any, resume: bool, title: str) -> dict[str, Any]:
-    """The run with a progress bar."""
+def _go(run: Any, resume: bool, title: str, start: str | None) -> dict[str, Any]:
+    """The run with a progress bar, and its report."""
+    from madtp.cli.trained import write_trained
     from madtp.train import Progress
 
     with common.progress(title, run.steps) as advance:
@@ -171,6 +178,7 @@ def _go(run: Any, resume: bool, title: str) -> dict[str, Any]:
 
         run.report = report
         result = run.run(resume)
+    write_trained(run, result, title, start)
     return {
         **result.to_dict(),
         "out": str(run.out),

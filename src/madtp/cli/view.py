@@ -48,7 +48,14 @@ def view(
         ),
     ] = None,
     task: common.TaskOption = None,
-    split: Annotated[str, typer.Option("--split", help="Of --data, to find --worst in: train, val or test.")] = "test",
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            help="Of --data, to find --worst in: train, val or test.",
+            autocompletion=common.one_of(*common.SPLIT_NAMES),
+        ),
+    ] = "test",
     limit: common.LimitOption = None,
     inference: common.InferenceOption = None,
     prompt: common.PromptOption = None,
@@ -142,7 +149,7 @@ class _Run:
 
     def settle(self, item: Any = None) -> tuple[str, str]:
         """Set the temperature; says where it is from in a word and in words."""
-        from madtp.data.load import load_data
+        from madtp.cli.common import load_data
         from madtp.evaluate import batches, calibrate, to_device
 
         if self.reduction is None:
@@ -206,7 +213,7 @@ def _figures(seen: Any) -> dict[str, Any]:
 
 def _worst(run: _Run, count: int, split: str, limit: int | None, out: Path, overwrite: bool, as_json: bool) -> None:
     """The examples of a split that pruning made worse."""
-    from madtp.data.load import load_data
+    from madtp.cli.common import load_data
     from madtp.files import atomic_write, claim_folder
     from madtp.report import settings
     from madtp.report.view_page import worst_page

@@ -1,17 +1,20 @@
-"""The plots of a comparison as SVG files: quality against GFLOPs, quality against time."""
+"""The plots of a comparison, as SVG files and for a page: quality against GFLOPs, quality against time."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from madtp.report.plot import TEXT, colour, new_figure, page_svg
+
 _MARKERS = "osD^vP*XpHd<>h"
+WAYS = {False: "without training", True: "trained alike"}
 AXES = {"gflops": "GFLOPs an example (measured)", "ms_per_image": "milliseconds an image (both towers)"}
 
 
 def arena_plot(table: Sequence[Mapping[str, Any]], against: str) -> bytes | None:
-    """SVG of the main metric against `gflops` or `ms_per_image`, a line a method; untrained and trained apart.
+    """SVG file of the main metric against `gflops` or `ms_per_image`, a line a method; untrained and trained apart.
 
     Args:
         table: from `arena_table`; bars are the spread over seeds.
@@ -20,36 +23,22 @@ def arena_plot(table: Sequence[Mapping[str, Any]], against: str) -> bytes | None
     Returns:
         None if no line has both numbers.
     """
-    lines = [line for line in table if line["quality"] is not None and line[against] is not None]
+    lines = _placed(table, against)
     if not lines:
         return None
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
-    panels = [trained for trained in (False, True) if any(line["trained"] == trained for line in lines)]
+    panels = _panels(lines)
     figure = Figure(figsize=(5.6 * len(panels) + 1.4, 4.4), layout="constrained")
     canvas = FigureCanvasSVG(figure)
-    methods = list(dict.fromkeys(line["method"] for line in lines))
-    colours = matplotlib.colormaps["tab20" if len(methods) > 10 else "tab10"]
+    colours = matplotlib.colormaps["tab20" if len(_methods(lines)) > 10 else "tab10"]
     known: dict[str, Any] = {}
     axes = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for place, trained in zip(axes, panels, strict=True):
-        for i, method in enumerate(methods):
-            some = [line for line in lines if line["method"] == method and line["trained"] == trained]
-            some.sort(key=lambda line: line[against])
-            if not some:
-                continue
-            known[method] = place.errorbar(
-                [line[against] for line in some],
-                [100 * line["quality"] for line in some],
-                [100 * (line["spread"] or 0.0) for line in some],
-                color=colours(i),
-                marker=_MARKERS[i % len(_MARKERS)],
-                linewidth=1.4,
-                capsize=2,
-            )
-        place.set_title("trained alike" if trained else "without training")
+        known |= _draw(place, lines, trained, against, colours)
+        place.set_title(WAYS[trained])
         place.set_xlabel(AXES[against])
         place.grid(alpha=0.3)
     axes[0].set_ylabel(f"{lines[0]['metric'].replace('_', ' ')} (%)")
@@ -58,3 +47,65 @@ def arena_plot(table: Sequence[Mapping[str, Any]], against: str) -> bytes | None
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": against}):
         canvas.print_svg(buffer, metadata={"Date": None})
     return buffer.getvalue()
+
+
+def arena_figures(table: Sequence[Mapping[str, Any]], against: str) -> list[tuple[str, str]]:
+    """The same for a page, in its colours: SVG element and caption, one each for untrained and trained."""
+    lines = _placed(table, against)
+    shown = []
+    for trained in _panels(lines):
+        figure, axes = new_figure()
+        known = _draw(axes, lines, trained, against, colour)
+        axes.set_xlabel(AXES[against], color=TEXT)
+        axes.set_ylabel(f"{lines[0]['metric'].replace('_', ' ')} (%)", color=TEXT)
+        axes.margins(x=0.08, y=0.12)
+        figure.legend(
+            known.values(),
+            known.keys(),
+            loc="outside upper center",
+            ncols=3,
+            frameon=False,
+            labelcolor=TEXT,
+            fontsize=8,
+        )
+        told = "; ".join(
+            f"{line['method']} at {line['reduction_asked']:g}: {100 * line['quality']:.1f}% at {line[against]:.3g}"
+            for line in lines
+            if line["trained"] == trained
+        )
+        words = f"Quality against {AXES[against]}, {WAYS[trained]}"
+        shown.append((page_svg(figure, f"{words}. {told}."), f"{words}; bars are the spread over seeds."))
+    return shown
+
+
+def _placed(table: Sequence[Mapping[str, Any]], against: str) -> list[Mapping[str, Any]]:
+    return [line for line in table if line["quality"] is not None and line[against] is not None]
+
+
+def _panels(lines: Sequence[Mapping[str, Any]]) -> list[bool]:
+    return [trained for trained in (False, True) if any(line["trained"] == trained for line in lines)]
+
+
+def _methods(lines: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(line["method"] for line in lines))
+
+
+def _draw(
+    axes: Any, lines: Sequence[Mapping[str, Any]], trained: bool, against: str, colours: Callable[[int], Any]
+) -> dict[str, Any]:
+    """A line a method, the same colour and mark in every plot of a table; returns what the legend needs."""
+    known = {}
+    for i, method in enumerate(_methods(lines)):
+        some = [line for line in lines if line["method"] == method and line["trained"] == trained]
+        some.sort(key=lambda line: line[against])
+        if some:
+            known[method] = axes.errorbar(
+                [line[against] for line in some],
+                [100 * line["quality"] for line in some],
+                [100 * (line["spread"] or 0.0) for line in some],
+                color=colours(i),
+                marker=_MARKERS[i % len(_MARKERS)],
+                linewidth=1.4,
+                capsize=2,
+            )
+    return known

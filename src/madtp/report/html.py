@@ -30,6 +30,52 @@ def document(title: str, sections: Iterable[str]) -> str:
     )
 
 
+def head(title: str, about: Iterable[str], cards: Iterable[str] = ()) -> str:
+    """What a page begins with: its title, a line about it, and its headline numbers (see `card`)."""
+    shown = "".join(cards)
+    return (
+        f"<header>\n<h1>{escape(title)}</h1>\n<p class='soft'>{escape(', '.join(filter(None, about)))}</p>\n"
+        + (f"<ul class='cards'>\n{shown}</ul>\n" if shown else "")
+        + "</header>\n<main>\n"
+    )
+
+
+def card(label: str, first: str, others: Iterable[str] = ()) -> str:
+    """One headline number, with what belongs to it."""
+    rest = "".join(f"<span>{escape(part)}</span>" for part in others)
+    return f"<li class='card'><span class='soft'>{escape(label)}</span><strong>{escape(first)}</strong>{rest}</li>\n"
+
+
+def column(name: str, unit: str = "") -> str:
+    """The head of a table's column."""
+    return f'<th scope="col">{escape(name)}<small>{escape(unit)}</small></th>'
+
+
+def plots(heading: str, drawn: Iterable[tuple[str | None, str]]) -> str:
+    """SVG elements side by side, each with its caption; nothing where there is none."""
+    shown = "".join(f"<figure>{svg}<figcaption>{escape(words)}</figcaption></figure>\n" for svg, words in drawn if svg)
+    return f"<h2>{escape(heading)}</h2>\n<div class='plots'>\n{shown}</div>\n" if shown else ""
+
+
+_SETTINGS = (
+    "task", "data", "split", "n", "model", "method", "seed", "batch_size", "dtype", "device", "threads", "hardware",
+    "versions",
+)  # fmt: skip
+
+
+def made(report: Mapping[str, Any], more: Iterable[tuple[str, Any]] = (), keys: Iterable[str] = ()) -> str:
+    """What a page ends with: settings, hardware, versions and commit.
+
+    Args:
+        report: the numbers.
+        more: further names and what they are.
+        keys: of the report, beside those that every report may have.
+    """
+    every = [*_SETTINGS[:7], *keys, *_SETTINGS[7:], "commit"]
+    known = [(key.replace("_", " "), report[key]) for key in every if report.get(key) is not None]
+    return f"<h2>How it was measured</h2>\n{settings_table([*known, *more])}</main>\n"
+
+
 def table_row(name: str, cells: Iterable[str]) -> str:
     """A row of a table, its first cell a head."""
     values = "".join(f"<td>{escape(cell)}</td>" for cell in cells)

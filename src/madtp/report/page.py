@@ -7,48 +7,75 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from madtp.metric import exact_match
-from madtp.report.html import block_figure, data_url, document, scroll_table, settings_table, shrunk, table_row
+from madtp.report.html import (
+    block_figure,
+    card,
+    column,
+    data_url,
+    document,
+    head,
+    made,
+    plots,
+    scroll_table,
+    shrunk,
+    table_row,
+)
 from madtp.report.plot import quality_plot, tokens_plot
 from madtp.report.table import (
     Figures,
     Report,
     amount,
-    by_objects,
+    by_group,
+    complexity_verdict,
     figures,
     headline,
     metric_names,
-    objects_verdict,
     percent,
     points,
     rows_of,
     score,
     times,
 )
+from madtp.report.training_plot import training_plots
 from madtp.report.view import is_kept
 
 if TYPE_CHECKING:
     from madtp.report.report import Example, ExampleRow
 
+STRIPS = (
+    "Each strip shows the picture after every block of the image tower. Clear patches inside the orange line are "
+    "kept as themselves. Hatched patches were merged into one token; the darker, the less weight they carry in it "
+    "(within one picture)."
+)
 
-def html_page(report: Report, examples: Sequence[Example] = ()) -> str:
+
+def html_page(report: Report, examples: Sequence[Example] = (), hardest: Sequence[Example] = ()) -> str:
     """The whole page.
+
+    Args:
+        report: the numbers.
+        examples: some pictures.
+        hardest: those that were answered worst.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    title = _title(report)
+    title = title_of(report)
+    legend = f"<p class='soft'>{STRIPS}</p>\n" if examples or hardest else ""
     sections = [
         _head(report, title),
         _table(report),
-        _plots(report),
-        _objects(report),
-        _examples(examples),
-        _settings(report),
+        quality_plots(report),
+        plots("Training", training_plots(report.get("log") or ())),
+        complexity(report),
+        _examples("What survives", legend, examples),
+        _examples("The hardest examples", "" if examples else legend, hardest),
+        _made(report),
     ]
     return document(title, sections)
 
 
-def _title(report: Report) -> str:
+def title_of(report: Report) -> str:
     """``vqa on scenes (test split)``, as far as it is known."""
     forms = {"task": "{}", "data": "on {}", "split": "({} split)"}
     return " ".join(form.format(report[key]) for key, form in forms.items() if report.get(key)) or "Report"
@@ -56,21 +83,13 @@ def _title(report: Report) -> str:
 
 def _head(report: Report, title: str) -> str:
     count = f"{report['n']} {report.get('texts') or 'instances'}" if report.get("n") else ""
-    about = ", ".join(escape(str(part)) for part in (report.get("model"), count) if part)
-    cards = "".join(_card(row) for row in figures(report) if not row.dense)
-    return (
-        f"<header>\n<h1>{escape(title)}</h1>\n<p class='soft'>{about}</p>\n"
-        + (f"<ul class='cards'>\n{cards}</ul>\n" if cards else "")
-        + "</header>\n<main>\n"
-    )
+    about = [str(part) for part in (report.get("model"), count) if part]
+    return head(title, about, (_card(row) for row in figures(report) if not row.dense))
 
 
 def _card(row: Figures) -> str:
     first, *others = headline(row) or ["not measured"]
-    rest = "".join(f"<span>{escape(part)}</span>" for part in others)
-    return (
-        f"<li class='card'><span class='soft'>{escape(row.label)}</span><strong>{escape(first)}</strong>{rest}</li>\n"
-    )
+    return card(row.label, first, others)
 
 
 def _table(report: Report) -> str:
@@ -80,7 +99,6 @@ def _table(report: Report) -> str:
     columns += [(name.replace("_", " "), "") for name in names[1:]]
     columns += [("GFLOPs", "mean"), ("GFLOPs", "p50"), ("GFLOPs", "p95"), ("reduction", "measured")]
     columns += [("tokens kept", ""), ("time", "ms/image"), ("speed-up", "over dense")]
-    head = "".join(map(_column, columns))
     body = []
     for row in figures(report):
         qualities = [score(name, value) for name, value in row.metrics.items()]
@@ -89,42 +107,63 @@ def _table(report: Report) -> str:
         cells += [amount(row.milliseconds), times(row.speedup)]
         body.append(table_row(row.label, cells))
     caption = "GFLOPs are multiply-accumulates / 10⁹ an instance, measured. The row's name is the reduction asked for."
-    return f"<h2>Results</h2>\n{scroll_table(caption, head, body)}"
+    return f"<h2>Results</h2>\n{scroll_table(caption, ''.join(column(*of) for of in columns), body)}"
 
 
-def _column(column: tuple[str, str]) -> str:
-    name, unit = map(escape, column)
-    return f'<th scope="col">{name}<small>{unit}</small></th>'
+def quality_plots(report: Report) -> str:
+    """Quality against GFLOPs and against time, and the tokens that each block leaves."""
+    drawn = [
+        (quality_plot(report), "Quality against measured cost."),
+        (quality_plot(report, "milliseconds"), "Quality against measured time."),
+        (tokens_plot(report), "Tokens left after each block of the image tower."),
+    ]
+    return plots("Cost and quality", drawn)
 
 
-def _plots(report: Report) -> str:
-    quality, tokens = quality_plot(report), tokens_plot(report)
-    plots = [(quality, "Quality against measured cost."), (tokens, "Tokens left after each block of the image tower.")]
-    drawn = "".join(f"<figure>{svg}<figcaption>{words}</figcaption></figure>\n" for svg, words in plots if svg)
-    return f"<h2>Cost and quality</h2>\n<div class='plots'>\n{drawn}</div>\n" if drawn else ""
+def complexity(report: Report, verdicts: bool = True) -> str:
+    """Tokens kept by how much there is in a picture: objects, where the data knows them, and detail.
+
+    Args:
+        report: the report.
+        verdicts: say of every row in words whether richer pictures keep more.
+    """
+    objects = "Share of image tokens kept, by number of objects in the picture."
+    parts = [
+        _groups(report, "by_objects", "objects", objects, verdicts),
+        _groups(
+            report,
+            "by_detail",
+            "detail",
+            "Share of image tokens kept, by quarter of the pictures: from those with the least detail (mean difference "
+            "of neighbouring pixels) to those with the most.",
+            verdicts,
+        ),
+    ]
+    told = "".join(parts)
+    return f"<h2>Do richer pictures keep more tokens?</h2>\n{told}" if told else ""
 
 
-def _objects(report: Report) -> str:
-    counts, rows = by_objects(report)
+_QUARTERS = {1: "least", 2: "second", 3: "third", 4: "most"}
+
+
+def _groups(report: Report, key: str, what: str, caption: str, verdicts: bool) -> str:
+    counts, rows = by_group(report, key)
     if not rows:
         return ""
-    said = "".join(f"<p>{escape(row.label.capitalize())}: {escape(objects_verdict(of))}.</p>\n" for row, of in rows)
-    head = "".join(f'<th scope="col">{count}</th>' for count in counts)
+    said = "".join(f"<p>{escape(_upper(row.label))}: {escape(complexity_verdict(of, what))}.</p>\n" for row, of in rows)
+    said = said if verdicts else ""
+    names = [str(count) if what == "objects" else _QUARTERS.get(count, str(count)) for count in counts]
     body = [table_row(row.label, [percent(of.get(count)) for count in counts]) for row, of in rows]
-    table = scroll_table("Share of image tokens kept, by number of objects in the picture.", head, body)
-    return f"<h2>Do pictures with more objects keep more tokens?</h2>\n{said}{table}"
+    return said + scroll_table(caption, "".join(column(name) for name in names), body)
 
 
-def _examples(examples: Sequence[Example]) -> str:
-    if not examples:
-        return ""
-    legend = (
-        "Each strip shows the picture after every block of the image tower. Clear patches inside the orange line are "
-        "kept as themselves. Hatched patches were merged into one token; the darker, the less weight they carry in it "
-        "(within one picture)."
-    )
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _examples(heading: str, legend: str, examples: Sequence[Example]) -> str:
     shown = "".join(map(_example, examples))
-    return f"<h2>What survives</h2>\n<p class='soft'>{legend}</p>\n{shown}"
+    return f"<h2>{heading}</h2>\n{legend}{shown}" if shown else ""
 
 
 def _example(example: Example) -> str:
@@ -134,7 +173,7 @@ def _example(example: Example) -> str:
     whole = f"<img class='whole' src='{data_url(shrunk(example.image))}' alt='{alt}'>"
     return (
         f"<article class='example'>\n<div>{whole}</div>\n"
-        f"<div><h3>{escape(example.question)}</h3>\n{truth}{rows}</div>\n"
+        f"<div>{f'<h3>{escape(example.question)}</h3>' if example.question else ''}\n{truth}{rows}</div>\n"
         "</article>\n"
     )
 
@@ -144,7 +183,7 @@ def _example_row(example: Example, row: ExampleRow) -> str:
     right = exact_match(row.prediction, example.answer)
     mark = "<span class='right'>✓ right</span>" if right else "<span class='wrong'>✗ wrong</span>"
     mark = mark if example.judged and example.answer else ""
-    head = f"<p><b>{escape(name)}</b>: {escape(row.prediction)} {mark}</p>\n"
+    line = f"<p><b>{escape(name)}</b>: {escape(row.prediction)} {mark}</p>\n"
     if not row.blocks:
         strip = ""
     elif all(bool(is_kept(share).all()) for share in row.blocks):
@@ -152,19 +191,14 @@ def _example_row(example: Example, row: ExampleRow) -> str:
     else:
         blocks = "".join(block_figure(example.image, number, share) for number, share in enumerate(row.blocks, 1))
         strip = f"<div class='blocks'>\n{blocks}</div>\n"
-    return f"<div class='row'>{head}{strip}</div>\n"
+    return f"<div class='row'>{line}{strip}</div>\n"
 
 
-_SETTINGS = ("task", "data", "split", "n", "model", "seed", "batch_size", "dtype", "device", "hardware", "versions")
-
-
-def _settings(report: Report) -> str:
-    keys = [*_SETTINGS, "commit"]
-    known = [(key.replace("_", " "), report[key]) for key in keys if report.get(key) is not None]
+def _made(report: Report) -> str:
     temperatures = {
         f"reduction {row.get('name') or '?'}": row["temperature"]
         for row in rows_of(report)
         if row.get("temperature") is not None
     }
-    known += [("temperature", temperatures)] if temperatures else []
-    return f"<h2>How it was measured</h2>\n{settings_table(known)}</main>\n"
+    more = [("temperature", temperatures)] if temperatures else []
+    return made(report, more, ["timed", "config", "source"])

@@ -1,4 +1,4 @@
-"""The two plots of a report, as SVG that takes its colours from the page. Needs matplotlib (the `plots` extra)."""
+"""The plots of a report, as SVG that takes its colours from the page. Needs matplotlib (the `plots` extra)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from madtp.errors import InputError
-from madtp.report.table import Figures, Report, figures, metric_names, number, rows_of
+from madtp.report.table import Figures, Report, Row, figures, metric_names, number, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +19,8 @@ SERIES = 6  # colours the page defines: --series-0 ... --series-5
 _MARKERS = "osD^vP"
 _LINES = ("-", "--", "-.", ":")
 # Stand-ins drawn by matplotlib, then replaced by the page's own colours, so that one SVG serves light and dark.
-_TEXT, _FAINT = "#010101", "#020202"
-_STAND_INS = {_TEXT: "var(--text)", _FAINT: "var(--line)"} | {
+TEXT, FAINT = "#010101", "#020202"
+_STAND_INS = {TEXT: "var(--text)", FAINT: "var(--line)"} | {
     f"#0301{i:02x}": f"var(--series-{i})" for i in range(SERIES)
 }
 _LEAST_SPAN = 0.10  # of the quality axis: a difference of noise must not look like a cliff
@@ -38,39 +38,46 @@ def check_plots() -> None:
         raise InputError("plots need matplotlib", "report.html", 'pip install "madtp[plots]"') from error
 
 
-def quality_plot(report: Report) -> str | None:
-    """SVG of the main metric against measured GFLOPs; None if no row has both."""
-    drawn = [(row.gflops, row.quality, row) for row in figures(report)]
+def quality_plot(report: Report, against: str = "gflops") -> str | None:
+    """SVG of the main metric against measured cost; None if no row has both.
+
+    Args:
+        report: the report.
+        against: "gflops", or "milliseconds" of an image.
+    """
+    drawn = [(getattr(row, against), row.quality, row) for row in figures(report)]
     placed = [(cost, quality, row) for cost, quality, row in drawn if cost is not None and quality is not None]
-    if not placed:
+    if not placed or (against != "gflops" and len(placed) < 2):  # times mean something beside others of the same run
         return None
-    figure, axes = _new_figure()
+    figure, axes = new_figure()
+    spread = against == "gflops"
     for index, (cost, quality, row) in enumerate(placed):
-        if row.p50 is not None and row.p95 is not None:
-            axes.plot([row.p50, row.p95], [100 * quality] * 2, color=_colour(index), linewidth=1.2, marker="|", ms=6)
-        axes.plot([cost], [100 * quality], color=_colour(index), marker=_marker(index), ms=8, linestyle="none")
+        if spread and row.p50 is not None and row.p95 is not None:
+            axes.plot([row.p50, row.p95], [100 * quality] * 2, color=colour(index), linewidth=1.2, marker="|", ms=6)
+        axes.plot([cost], [100 * quality], color=colour(index), marker=marker(index), ms=8, linestyle="none")
         axes.annotate(
-            _literal(row.name),
+            _literal(row.title or row.name),
             (cost, 100 * quality),
             xytext=(0, 9),
             textcoords="offset points",
             ha="center",
-            color=_TEXT,
+            color=TEXT,
         )
     costs = [cost for cost, _, _ in placed]
     dense = next((quality for _, quality, row in placed if row.dense), None)
     if dense is not None:
-        axes.axhline(100 * dense, color=_FAINT, linewidth=1, linestyle="--", zorder=0)
-    axes.set_xlim(0, 1.12 * max([*costs, *(row.p95 or 0.0 for _, _, row in placed)]) or 1.0)
+        axes.axhline(100 * dense, color=FAINT, linewidth=1, linestyle="--", zorder=0)
+    axes.set_xlim(0, 1.12 * max([*costs, *((row.p95 or 0.0) * spread for _, _, row in placed)]) or 1.0)
     axes.set_ylim(*_quality_span([quality for _, quality, _ in placed]))
-    axes.set_xlabel("GFLOPs per instance (mean; bar: p50 to p95)", color=_TEXT)
-    axes.set_ylabel(_literal(f"{metric_names(report)[0].replace('_', ' ')} (%)"), color=_TEXT)
-    return _svg(figure, _quality_words(placed))
+    name = "GFLOPs per instance (mean; bar: p50 to p95)" if spread else "milliseconds per image"
+    axes.set_xlabel(name, color=TEXT)
+    axes.set_ylabel(_literal(f"{metric_names(report)[0].replace('_', ' ')} (%)"), color=TEXT)
+    return page_svg(figure, _quality_words(placed, "GFLOPs" if spread else "ms an image"))
 
 
-def _quality_words(placed: Sequence[tuple[float, float, Figures]]) -> str:
-    told = "; ".join(f"{row.label}: {100 * quality:.1f}% at {cost:.3g} GFLOPs" for cost, quality, row in placed)
-    return f"Quality against GFLOPs. {told}."
+def _quality_words(placed: Sequence[tuple[float, float, Figures]], unit: str) -> str:
+    told = "; ".join(f"{row.label}: {100 * quality:.1f}% at {cost:.3g} {unit}" for cost, quality, row in placed)
+    return f"Quality against {unit}. {told}."
 
 
 def _quality_span(qualities: Sequence[float]) -> tuple[float, float]:
@@ -84,22 +91,31 @@ def _quality_span(qualities: Sequence[float]) -> tuple[float, float]:
 
 
 def tokens_plot(report: Report) -> str | None:
-    """SVG of the mean number of tokens after each vision block; None if no row has it."""
+    """SVG of the number of tokens after each vision block: mean, and a band from the 5th to the 95th percentile over
+    pictures where it is known; None if no row has the mean.
+    """
     lines: dict[str, list[float]] = {}
+    bands: dict[str, tuple[list[float], list[float]]] = {}
     for row, told in zip(rows_of(report), figures(report), strict=True):
-        counts = [number(value) for value in (row.get("tokens") or {}).get("per_block") or ()]
-        known = [count for count in counts if count is not None]
-        if known and len(known) == len(counts):  # a gap would shift the blocks after it
+        known = _counts(row, "per_block")
+        low, high = _counts(row, "per_block_p5"), _counts(row, "per_block_p95")
+        if known:
             lines[told.label] = known
+            if len(low) == len(high) == len(known) and low != high:
+                bands[told.label] = low, high
     if not lines:
         return None
-    figure, axes = _new_figure()
+    figure, axes = new_figure()
     for index, (name, known) in enumerate(lines.items()):
+        if name in bands:
+            axes.fill_between(
+                range(1, len(known) + 1), *bands[name], color=colour(index), alpha=0.16, linewidth=0, zorder=1
+            )
         axes.plot(
             range(1, len(known) + 1),
             known,
-            color=_colour(index),
-            marker=_marker(index),
+            color=colour(index),
+            marker=marker(index),
             linestyle=_LINES[index % len(_LINES)],
             linewidth=1.8,
             ms=5,
@@ -108,11 +124,19 @@ def tokens_plot(report: Report) -> str | None:
     blocks = max(map(len, lines.values()))
     axes.set_xlim(0.5, blocks + 0.5)
     axes.set_xticks(range(1, blocks + 1, max(1, blocks // 12)))
-    axes.set_ylim(0, 1.08 * max(map(max, lines.values())) or 1.0)
-    axes.set_xlabel("block of the image tower", color=_TEXT)
-    axes.set_ylabel("tokens after the block (mean)", color=_TEXT)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=_TEXT)
-    return _svg(figure, _tokens_words(lines))
+    highest = max(map(max, [*lines.values(), *(high for _, high in bands.values())]))
+    axes.set_ylim(0, 1.08 * highest or 1.0)
+    axes.set_xlabel("block of the image tower", color=TEXT)
+    axes.set_ylabel(f"tokens (mean{'; band: p5 to p95' if bands else ''})", color=TEXT)
+    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=TEXT)
+    return page_svg(figure, _tokens_words(lines))
+
+
+def _counts(row: Row, key: str) -> list[float]:
+    """A number for each block; none at all where one is missing: a gap would shift the blocks after it."""
+    counts = [number(value) for value in (row.get("tokens") or {}).get(key) or ()]
+    known = [count for count in counts if count is not None]
+    return known if len(known) == len(counts) else []
 
 
 def _tokens_words(lines: Mapping[str, Sequence[float]]) -> str:
@@ -125,15 +149,18 @@ def _literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def _colour(index: int) -> str:
+def colour(index: int) -> str:
+    """A stand-in for the page's colour of a row or line."""
     return f"#0301{index % SERIES:02x}"
 
 
-def _marker(index: int) -> str:
+def marker(index: int) -> str:
+    """A mark of its own for a row or line."""
     return _MARKERS[index % len(_MARKERS)]
 
 
-def _new_figure() -> tuple[Figure, Axes]:
+def new_figure() -> tuple[Figure, Axes]:
+    """A small plot that takes its ground from the page."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -143,14 +170,16 @@ def _new_figure() -> tuple[Figure, Axes]:
     axes = figure.add_subplot()
     axes.patch.set_visible(False)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(_FAINT)
-    axes.tick_params(color=_FAINT, labelcolor=_TEXT)
-    axes.grid(axis="y", color=_FAINT, linewidth=0.5, alpha=0.6)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT, labelcolor=TEXT)
+    axes.grid(axis="y", color=FAINT, linewidth=0.5, alpha=0.6)
     axes.set_axisbelow(True)
+    axes.locator_params(axis="x", nbins=6)
     return figure, axes
 
 
-def _svg(figure: Figure, words: str) -> str:
+def page_svg(figure: Figure, words: str) -> str:
+    """The figure as an SVG element in the page's colours, with `words` for who cannot see it."""
     return inline_svg(svg_of(figure, words), words, _STAND_INS)
 
 

@@ -47,13 +47,16 @@ class Example:
     judged: bool = True
 
 
-def write_report(folder: str | Path, report: Mapping[str, Any], examples: Sequence[Example] = ()) -> None:
+def write_report(
+    folder: str | Path, report: Mapping[str, Any], examples: Sequence[Example] = (), hardest: Sequence[Example] = ()
+) -> None:
     """Write ``folder/report.json``, then ``folder/report.html``, each whole or not at all.
 
     Args:
         folder: made if it is not there.
         report: the numbers; ``schema`` is added where it is missing. Numbers that are not finite are written as null.
         examples: pictures for the page.
+        hardest: those that were answered worst, for the page.
 
     Raises:
         InputError: the folder cannot be written, or matplotlib is missing; in the second case report.json is written.
@@ -62,7 +65,7 @@ def write_report(folder: str | Path, report: Mapping[str, Any], examples: Sequen
     plain = _plain({"schema": SCHEMA, **report})
     atomic_write(folder / "report.json", json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     check_plots()
-    atomic_write(folder / "report.html", html_page(plain, examples))
+    atomic_write(folder / "report.html", html_page(plain, examples, hardest))
 
 
 def _plain(value: Any) -> Any:

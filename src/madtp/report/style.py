@@ -42,6 +42,7 @@ th:first-child { text-align: left; }
 tbody th, thead td { position: sticky; left: 0; background: var(--card); font-weight: 600; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(22rem, 100%), 1fr)); gap: 1rem; }
 .plots figure, .block { margin: 0; }
+.plots figure { max-width: 34rem; }
 .plots svg { display: block; width: 100%; height: auto; }
 .example { margin: 0 0 1rem; display: grid; gap: 1rem 1.25rem; }
 @media (min-width: 44rem) { .example { grid-template-columns: 12rem 1fr; } }

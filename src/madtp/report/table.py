@@ -32,6 +32,7 @@ class Figures:
         kept: share of tokens kept, 0..1, mean over blocks and instances.
         milliseconds: time an image.
         speedup: dense time / this time; over 1 = faster than dense.
+        title: what to call the row; "" = by its name.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Figures:
     kept: float | None
     milliseconds: float | None
     speedup: float | None
+    title: str = ""
 
     @property
     def dense(self) -> bool:
@@ -51,7 +53,7 @@ class Figures:
 
     @property
     def label(self) -> str:
-        return self.name if self.dense else f"reduction {self.name}"
+        return self.title or (self.name if self.dense else f"reduction {self.name}")
 
     @property
     def quality(self) -> float | None:
@@ -101,6 +103,7 @@ def figures(report: Report) -> list[Figures]:
                 kept=number(kept.get("kept_fraction")),
                 milliseconds=number(row.get("ms_per_image")),
                 speedup=number(row.get("speedup")),
+                title=str(row.get("label") or ""),
             )
         )
     return rows
@@ -188,15 +191,19 @@ def headline(row: Figures) -> list[str]:
     return said
 
 
-def by_objects(report: Report) -> tuple[list[int], list[tuple[Figures, dict[int, float]]]]:
-    """Share of tokens kept by number of objects in the picture, for the pruned rows that have it.
+def by_group(report: Report, key: str) -> tuple[list[int], list[tuple[Figures, dict[int, float]]]]:
+    """Share of tokens kept by group of pictures, for the pruned rows that have it.
+
+    Args:
+        report: the report.
+        key: of a row's `tokens`: `by_objects`, or `by_detail`.
 
     Returns:
-        the numbers of objects that occur, and per row the mean kept share of each.
+        the groups that occur, in order, and per row the mean kept share of each.
     """
     found: list[tuple[Figures, dict[int, float]]] = []
     for row, told in zip(rows_of(report), figures(report), strict=True):
-        groups = (row.get("tokens") or {}).get("by_objects") or {}
+        groups = (row.get("tokens") or {}).get(key) or {}
         shares = {
             int(count): share
             for count, raw in groups.items()
@@ -207,26 +214,29 @@ def by_objects(report: Report) -> tuple[list[int], list[tuple[Figures, dict[int,
     return sorted({count for _, shares in found for count in shares}), found
 
 
-def objects_verdict(shares: Mapping[int, float]) -> str:
-    """Says plainly whether pictures with more objects keep more tokens.
+def complexity_verdict(shares: Mapping[int, float], what: str = "objects") -> str:
+    """Says plainly whether pictures with more objects (or detail) keep more tokens.
 
     A relation is claimed only where the rank correlation over the groups is 0.6 or more in size and the outermost
     groups differ by a point or more in that direction.
 
     Args:
-        shares: number of objects -> mean share of tokens kept, 0..1.
+        shares: number of objects (or quarter by detail) -> mean share of tokens kept, 0..1.
+        what: "objects" or "detail".
     """
     if len(shares) < 3:
-        return "too few groups to say whether more objects keep more tokens"
+        return f"too few groups to say whether more {what} keeps more tokens".replace("objects keeps", "objects keep")
     (first, low), *_, (last, high) = sorted(shares.items())
     correlation = _rank_correlation(list(shares), list(shares.values()))
-    told = f"({percent(low)} with {first}, {percent(high)} with {last}, rank correlation {correlation:+.2f})"
+    ends = (f"{first}", f"{last}") if what == "objects" else ("the least", "the most")
+    told = f"({percent(low)} with {ends[0]}, {percent(high)} with {ends[1]}, rank correlation {correlation:+.2f})"
     told = told.replace("-", "−")
     if correlation >= 0.6 and high - low >= 0.01:
-        return f"pictures with more objects keep more tokens {told}"
+        return f"pictures with more {what} keep more tokens {told}"
     if correlation <= -0.6 and low - high >= 0.01:
-        return f"pictures with more objects keep fewer tokens {told}"
-    return f"the number of objects makes no clear difference {told}"
+        return f"pictures with more {what} keep fewer tokens {told}"
+    subject = "the number of objects" if what == "objects" else "detail"
+    return f"{subject} makes no clear difference {told}"
 
 
 def _rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:

@@ -1,0 +1,83 @@
+"""The report of a training run: its model beside the one it started from, and how the training went."""
+
+import json
+import logging
+from typing import Any
+
+from madtp.cli import common
+from madtp.cli.examples import chosen, examples_of, hardest, pictures_of
+
+EXAMPLES, TIMED, PAIRS = 4, 32, 3
+logger = logging.getLogger(__name__)
+
+
+def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
+    """Write `report.json` and, where matplotlib is installed, `report.html` beside the model.
+
+    Args:
+        run: a trainer that has run; its model is the one in its folder.
+        result: of that model on the validation split.
+        title: the command.
+        start: folder or hub id of the dense model that a budget is met from; None = the run made a dense model.
+    """
+    from dataclasses import asdict
+
+    from madtp.errors import InputError
+    from madtp.evaluate import evaluate
+    from madtp.model.load import load
+    from madtp.report import settings, write_report
+    from madtp.resume import LOG
+
+    work, data = run.task.quick(), run.val
+    models: dict[str, Any] = {}
+    rows, results = [], []
+    asked = run.config.reductions[-1] if run.config.reductions else 0.0
+    with common.progress("dense model, for the report", len(data)) as advance:
+        if start is not None:
+            dense: Any = load(start).to(run.bare.device).eval()
+            dense.temperature = None
+            results.append(evaluate(dense, work, data, batch_size=64, advance=advance))
+            models["dense"] = dense
+    best: Any = load(run.out).to(run.bare.device).eval()
+    results.append(result)
+    models[f"{asked:g}" if asked else "dense"] = best
+    for (name, model), found in zip(models.items(), results, strict=True):
+        timed = _time(model, work, data[:TIMED]) if asked else {}
+        rows.append({"name": name, "reduction_asked": 0.0 if name == "dense" else asked, **found.to_dict(), **timed})
+        rows[-1]["temperature"] = model.temperature
+    lines = (run.out / LOG).read_text(encoding="utf-8").splitlines()
+    report = {
+        "task": work.name,
+        "data": data.name,
+        "split": data.split,
+        "n": len(result.predictions),
+        "texts": work.text_name,
+        "model": str(run.out),
+        "command": title,
+        "seed": run.config.seed,
+        "device": str(run.bare.device),
+        "config": asdict(run.config),
+        "source": run.source,
+        **settings(),
+        "rows": rows,
+        "log": [line for line in map(json.loads, lines) if "done" not in line],
+    }
+    shown = []
+    try:
+        for places in (chosen(data, EXAMPLES), hardest(work, data, results, EXAMPLES)):
+            seen = {name: pictures_of(model, work, data, places) for name, model in models.items()}
+            shown.append(examples_of(work, data, places, seen))
+        write_report(run.out, report, *shown)
+    except InputError as error:
+        logger.warning("the model is there, the page of its report is not: %s", error)
+
+
+def _time(model: Any, task: Any, data: Any) -> dict[str, float]:
+    """Milliseconds an image through the towers, and the speed-up over the same model dense, in turn."""
+    from statistics import median
+
+    from madtp.evaluate import time_towers
+
+    times = time_towers(model, task, data, pairs=PAIRS)
+    speedup = times.speedup if model.temperature else 1.0
+    return {"ms_per_image": 1000 * median(times.contender) / len(data), "speedup": speedup}
