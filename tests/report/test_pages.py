@@ -30,10 +30,13 @@ BENCH: dict[str, Any] = {
     "model": "blip-base-vqa",
     "parameters": 385_000_000,
     "text_tokens": 19,
-    "batch_size": 3,
+    "batch_size": [3],
     "rows": [
         {
             "work": "towers",
+            "batch": 3,
+            "peak_mb_dense": 67.0,
+            "peak_mb_pruned": 31.0,
             "reduction_asked": asked,
             "temperature": 1.5,
             "gflops": {"dense": 90.0, "mean": 90 * (1 - asked)},

@@ -13,8 +13,6 @@ from madtp.cli.compress import parse_budgets
 from madtp.cli.flops import ModelOption, PresetOption, check_text, one_of
 from madtp.errors import InputError
 
-COLUMNS = ("work", "GFLOPs", "reduction", "ms", "speed-up", "of ideal", "peak MB")
-
 
 @dataclass(frozen=True)
 class Work:
@@ -83,6 +81,7 @@ def bench(
     from madtp.model.presets import random_inputs
     from madtp.model.shape import kind_of
     from madtp.report import check_plots, settings
+    from madtp.report.bench_table import bench_table
 
     if out is not None:
         check_plots()
@@ -145,7 +144,7 @@ def bench(
         from madtp.report.bench_page import write_bench
 
         write_bench(out, result)
-    common.emit(result, as_json, "" if as_json else _table(result))
+    common.emit(result, as_json, "" if as_json else bench_table(result))
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -269,37 +268,3 @@ def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
             "dense_over_stock": round(against.speedup, 3),
         }
     return row
-
-
-def _table(result: dict[str, Any]) -> Any:
-    from rich.console import Group
-    from rich.table import Table
-
-    from madtp.report.table import amount
-
-    table = Table(title=f"{result['model']}, per example, memory a batch: dense → pruned")
-    for i, column in enumerate(COLUMNS):
-        table.add_column(column, justify="right" if i else "left")
-    for row in result["rows"]:
-        gflops = row["gflops"]
-        table.add_row(
-            row["work"] if result["batch_size"] == [1] else f"{row['work']} x{row['batch']}",
-            f"{amount(gflops['dense'])} → {amount(gflops['mean'])}",
-            f"{row['reduction']:.3f}",
-            f"{amount(row['dense_ms'])} → {amount(row['pruned_ms'])}",
-            f"{row['speedup']:.2f}x",
-            f"{100 * row['efficiency']:.0f}%",
-            f"{row['peak_mb_dense']:.0f} → {row['peak_mb_pruned']:.0f}",
-        )
-    hardware, versions = result["hardware"], result["versions"]
-    made = (
-        f"{hardware['gpu'] if result['device'] == 'cuda' else hardware['cpu']}, {result['threads']} threads, "
-        f"{result['dtype']}, torch {versions['torch']}, median of {result['pairs']} pairs, commit {result['commit']}"
-    )
-    stock = [
-        f"{row['work']}: transformers' own class takes {amount(row['stock_ms'])} ms, "
-        f"our dense form is {row['dense_over_stock']:.2f}x as fast"
-        for row in result["rows"]
-        if "stock_ms" in row
-    ]
-    return Group(table, *stock, made)
