@@ -30,6 +30,8 @@ def evaluate(
         str | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
     ] = None,
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Pictures in report.html.")] = 4,
     predictions: Annotated[
         Path | None,
@@ -41,14 +43,15 @@ def evaluate(
     """Quality, measured GFLOPs and tokens kept on a split."""
     from madtp.data.load import load_data
     from madtp.evaluate import evaluate as run
-    from madtp.files import check_writable, claim_folder
+    from madtp.files import check_folder, check_writable, claim_folder, locked
     from madtp.report import settings, write_report
 
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
-    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
+    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
     if temperature is not None:
         network.temperature = temperature or None
     if some.hidden and some.hidden >= some.n_texts and predictions is None:
@@ -59,8 +62,8 @@ def evaluate(
     if out is not None:
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
-        result = run(network, work, some, batch_size=batch_size, advance=advance)
-    table = result.to_dict()
+        result = run(network, work, some, batch_size=batch_size, advance=advance, faults=faults)
+    table = {**result.to_dict(), "skipped": faults.counts()}
     if predictions is not None:
         work.write(predictions, result.scored)
     if out is not None:
@@ -79,5 +82,9 @@ def evaluate(
         }
         seen = {row["name"]: pictures_of(network, work, some, examples)} if examples else {}
         shown = examples_of(work, some, seen, examples) if examples else []
-        write_report(out, {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]}, shown)
+        head |= {"dtype": dtype, "device": str(network.device), **settings()}
+        with locked(out):
+            check_folder(out, overwrite)  # another run may have been there since
+            write_report(out, {**head, "rows": [row]}, shown)
+            faults.attach(out)
     common.emit(table, as_json, common.summary(table, f"{model} on {some.name}"))

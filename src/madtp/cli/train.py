@@ -30,6 +30,11 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="no (float32),
 ShiftOption = Annotated[int, typer.Option("--shift", min=0, help="Move training images by up to so many pixels.")]
 EvalOption = Annotated[int, typer.Option("--eval-every", min=1, help="Epochs between validations.")]
 SaveOption = Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")]
+KeepOption = Annotated[int, typer.Option("--keep", min=1, help="Checkpoints that are kept, the newest included.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Processes that load pictures; 0 = this one.")]
+BadStepsOption = Annotated[
+    int, typer.Option("--bad-steps", min=1, help="Steps in a row without a finite loss that end the run.")
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
 
@@ -66,6 +71,11 @@ def train(
     queue: QueueOption = None,
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
+    workers: WorkersOption = 0,
+    keep: KeepOption = 2,
+    bad_steps: BadStepsOption = 10,
     device: common.DeviceOption = "auto",
     seed: common.SeedOption = 0,
     resume: ResumeOption = False,
@@ -79,6 +89,7 @@ def train(
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     if (size is None) == (model is None):
         raise InputError("give one of --size and --model", "train", "e.g. --size tiny")
     if start is not None and size is None:
@@ -86,6 +97,7 @@ def train(
     config = TrainConfig(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, tag_epochs=tag_epochs,
+        keep=keep, workers=workers, bad_steps=bad_steps,
     )  # fmt: skip
     options = {"prompt": prompt, "momentum": momentum, "queue": queue}
     torch.manual_seed(seed)
@@ -95,7 +107,7 @@ def train(
         network.temperature, task = None, common.task_of(network, task, model)
     task = task or "vqa"
     training, validation = (
-        load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
+        load_data(task, data, part, limit=limit, skip_missing=skip_missing, faults=faults) for part in ("train", "val")
     )
     if size is not None:
         network, processor = fresh(task, size, training, start, prompt)
@@ -103,7 +115,9 @@ def train(
     source = {"model": common.resolved(model) if model else None, "size": size, "data": training.name, "limit": limit}
     source |= {"start": common.resolved(start) if start else None}
     title = f"madtp train on {data}"
-    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source)
+    result = fit(
+        network, work, training, validation, out, config, device, resume, overwrite, title, source, faults=faults
+    )
     common.emit(result, as_json, common.summary(result, f"{out}: best epoch by validation"))
 
 
@@ -134,32 +148,42 @@ def fit(
     title: str,
     source: dict[str, Any],
     teacher: Any = None,
+    faults: Any = None,
 ) -> dict[str, Any]:
-    """Run the trainer with a progress bar; the evaluation of its best model on the validation split."""
+    """Run the trainer with a progress bar; the evaluation of its best model on the validation split.
+
+    SIGTERM and Ctrl-C stop it at the end of a step, with a checkpoint.
+    """
+    from contextlib import nullcontext
     from dataclasses import asdict
 
-    from madtp.files import check_folder, claimed, write_json
+    from madtp.checkpoints import STATE
+    from madtp.files import check_folder, claimed, locked, write_json
     from madtp.report import settings
-    from madtp.resume import STATE
     from madtp.train import Trainer
 
     place = common.pick_device(device)  # before a run that is there is touched
+    if not resume:
+        check_folder(out, overwrite)
     run = Trainer(
-        network.to(place), work, training, validation, out, config, device=place, source=source, teacher=teacher
-    )
-    if resume:
-        return _go(run, resume, title)
-    check_folder(out, overwrite)
-    run.prepare()
-    with claimed(out, overwrite, STATE):
-        about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
-        write_json(out / "run.json", {**about, **settings()})
-        return _go(run, resume, title)
+        network.to(place), work, training, validation, out, config,
+        device=place, source=source, teacher=teacher, faults=faults,
+    )  # fmt: skip
+    with run.stop.listening():
+        if resume:
+            with locked(out) if out.is_dir() else nullcontext():
+                return _go(run, resume, title)
+        with run.stop.at_once("before its first step, and nothing was written"):
+            run.prepare()
+        with claimed(out, overwrite, STATE):
+            about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
+            write_json(out / "run.json", {**about, **settings()})
+            return _go(run, resume, title)
 
 
 def _go(run: Any, resume: bool, title: str) -> dict[str, Any]:
     """The run with a progress bar."""
-    from madtp.train import Progress
+    from madtp.recipe import Progress
 
     with common.progress(title, run.steps) as advance:
         seen = 0
@@ -176,4 +200,6 @@ def _go(run: Any, resume: bool, title: str) -> dict[str, Any]:
         "out": str(run.out),
         "temperature": run.bare.temperature,
         "best_epoch": run.best.get("epoch"),
+        "bad_steps": run.bad.total,
+        "skipped": run.faults.counts(),
     }
