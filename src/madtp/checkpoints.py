@@ -69,21 +69,19 @@ def write(folder: Path, state: Any, keep: int) -> None:
     """
     path = folder / STATE
     with atomic_path(path) as temporary:
-        with open(temporary, "wb") as file:
-            hashed = _Hashed(file)
-            try:
+        hashed = None
+        try:
+            with open(temporary, "wb") as file:
+                hashed = _Hashed(file)
                 torch.save(state, hashed)  # type: ignore[arg-type]  # it needs no more than `write`
                 file.write(_MARK + hashed.sha.hexdigest().encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            except (RuntimeError, OSError) as error:
-                cause = hashed.error or error
-                if isinstance(error, RuntimeError) and hashed.error is None:
-                    raise
-                full = getattr(cause, "errno", None) in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-                said = "the disk is full" if full else str(getattr(cause, "strerror", None) or cause)
-                fix = "free the disk, then --resume"
-                raise InputError(f"cannot write the checkpoint: {said}", path, fix) from error
+        except (RuntimeError, OSError) as error:
+            cause = error if isinstance(error, OSError) else hashed and hashed.error
+            if cause is None:
+                raise
+            full = cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+            said = "the disk is full" if full else cause.strerror
+            raise InputError(f"cannot write the checkpoint: {said}", path, "free the disk, then --resume") from error
         _make_room(folder, keep)
 
 

@@ -1,5 +1,6 @@
 """`madtp train`: make a dense model, from scratch or from another model. Also the run that `compress` shares."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,8 @@ import typer
 
 from madtp.cli import common
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")]
 LrOption = Annotated[float, typer.Option("--lr", help="Peak learning rate (AdamW, warm-up, cosine).")]
@@ -157,12 +160,15 @@ def fit(
     from contextlib import nullcontext
     from dataclasses import asdict
 
-    from madtp.checkpoints import STATE
+    from madtp.checkpoints import STATE, is_there
     from madtp.files import check_folder, claimed, locked, write_json
     from madtp.report import settings
     from madtp.train import Trainer
 
     place = common.pick_device(device)  # before a run that is there is touched
+    if resume and not is_there(out) and (out / "run.json").is_file():
+        logger.warning("%s: killed before its first checkpoint, it begins anew", out)
+        resume, overwrite = False, True
     if not resume:
         check_folder(out, overwrite)
     run = Trainer(
