@@ -40,9 +40,9 @@ def test_a_signal_stops_with_a_checkpoint(
         tmp_path, replace(SHORT, workers=workers), report=after(reports, lambda: signal.raise_signal(number))
     )
     before = signal.getsignal(number)
-    with pytest.raises(Stopped, match=f"stopped by {number.name}: the checkpoint of step {step} is written") as stopped:
-        with trainer.stop.listening():
-            trainer.run()
+    said = f"stopped by {number.name}: the checkpoint of step {step} is written"
+    with pytest.raises(Stopped, match=said) as stopped, trainer.stop.listening():
+        trainer.run()
     assert stopped.value.code == (0 if number == signal.SIGTERM else 130)
     assert signal.getsignal(number) == before
     state = torch.load(tmp_path / STATE, weights_only=True)
@@ -55,10 +55,8 @@ def test_a_signal_stops_with_a_checkpoint(
 def test_work_that_changes_nothing_ends_at_once() -> None:
     stop = Stop()
     with stop.listening():
-        with pytest.raises(Stopped, match="stopped by SIGTERM: nothing was lost"):
-            with stop.at_once("nothing was lost"):
-                signal.raise_signal(signal.SIGTERM)
-                pytest.fail("it went on")
+        with pytest.raises(Stopped, match="stopped by SIGTERM: nothing was lost"), stop.at_once("nothing was lost"):
+            signal.raise_signal(signal.SIGTERM)
         with pytest.raises(Stopped), stop.at_once():
             pytest.fail("it began")
 

@@ -76,7 +76,7 @@ def write(folder: Path, state: Any, keep: int) -> None:
                 torch.save(state, hashed)  # type: ignore[arg-type]  # it needs no more than `write`
                 file.write(_MARK + hashed.sha.hexdigest().encode() + b"\n")
         except (RuntimeError, OSError) as error:
-            cause = error if isinstance(error, OSError) else hashed and hashed.error
+            cause = error if isinstance(error, OSError) else None if hashed is None else hashed.error
             if cause is None:
                 raise
             full = cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
