@@ -41,6 +41,8 @@ def evaluate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Quality, measured GFLOPs and tokens kept on a split."""
+    from dataclasses import replace
+
     from madtp.data.load import load_data
     from madtp.evaluate import evaluate as run
     from madtp.files import check_folder, check_writable, claim_folder, locked
@@ -80,6 +82,9 @@ def evaluate(
             "model": model,
             "batch_size": batch_size,
         }
+        if faults.skip:  # pictures that could not be read cannot be shown
+            answered = {prediction.image_id for prediction in result.predictions}
+            some = replace(some, samples=tuple(sample for sample in some if sample.image_id in answered))
         seen = {row["name"]: pictures_of(network, work, some, examples)} if examples else {}
         shown = examples_of(work, some, seen, examples) if examples else []
         head |= {"dtype": dtype, "device": str(network.device), **settings()}
