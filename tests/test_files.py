@@ -3,13 +3,25 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from madtp.errors import InputError
-from madtp.files import atomic_path, atomic_write, check_writable, claim_folder, claimed, write_json
+from madtp.files import (
+    append_line,
+    atomic_path,
+    atomic_write,
+    check_folder,
+    check_writable,
+    claim_folder,
+    claimed,
+    locked,
+    write_json,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -197,3 +209,40 @@ def test_a_place_to_write_is_tried_beforehand(tmp_path: Path) -> None:
         check_writable(tmp_path / "file" / "below.json")
     check_writable(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_folder_is_locked_for_others_until_its_process_ends(tmp_path: Path) -> None:
+    code = f"from madtp.files import locked\nwith locked({str(tmp_path)!r}):\n print(1, flush=True)\n input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1] / "src")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert other.stdin is not None and other.stdout is not None
+    try:
+        assert other.stdout.readline() == b"1\n"
+        check_folder(tmp_path)  # a lock is no run
+        with pytest.raises(InputError, match=rf"another run writes there \(process {other.pid} on "), locked(tmp_path):
+            pass
+        with pytest.raises(InputError, match="another run"), claimed(tmp_path, True, "checkpoint.pt"):
+            pass
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+        other.stdin.close()
+    with locked(tmp_path):
+        assert names(tmp_path) == [".lock"]
+    assert names(tmp_path) == []
+
+
+def test_lines_are_added_whole(tmp_path: Path) -> None:
+    file = tmp_path / "log.jsonl"
+    append_line(file, {"a": 1.5, "b": float("nan")})
+    with open(file, "a") as opened:
+        opened.write('{"half')
+    append_line(file, {"c": "τ"})
+    assert file.read_text(encoding="utf-8").splitlines() == ['{"a": 1.5, "b": null}', '{"half', '{"c": "τ"}']
+    with pytest.raises(InputError, match="cannot write"):
+        append_line(tmp_path, {})

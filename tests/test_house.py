@@ -32,13 +32,31 @@ ROOMS: dict[str, set[str]] = {
     "evaluate": BASE | SIDE | {"prune", "model", "task"},
     "view": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "recipe": BASE | SIDE,
-    "resume": BASE | SIDE | {"train"},
-    "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
-    "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume", "train"},
+    "checkpoints": BASE,
+    "stop": set(),
+    "soundness": BASE,
+    "resume": BASE | SIDE | {"train", "checkpoints"},
+    "train": BASE
+    | SIDE
+    | {"prune", "model", "task", "evaluate", "recipe", "resume", "soundness", "stop"},  # it validates as it goes
+    "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "checkpoints", "train"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
     "cli": BASE
     | SIDE
-    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare", "page"},
+    | {
+        "runtime",
+        "checkpoints",
+        "stop",
+        "prune",
+        "model",
+        "task",
+        "train",
+        "recipe",
+        "evaluate",
+        "view",
+        "compare",
+        "page",
+    },
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}

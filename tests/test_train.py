@@ -20,12 +20,13 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from madtp import train as module
+from madtp.checkpoints import STATE
 from madtp.cost.budget import Found, OutOfReach
 from madtp.data.load import load_data
 from madtp.errors import InputError
 from madtp.model.load import load
 from madtp.recipe import TrainConfig, learning_rate
-from madtp.resume import LOG, STATE, load_state
+from madtp.resume import LOG, load_state
 from madtp.task.vqa import VqaTask
 from madtp.train import Progress, Trainer
 from small import data_folder, nano_model, processor, scenes
@@ -88,6 +89,8 @@ def same(left: Any, right: Any) -> bool:
 
 def assert_same_run(out: Path, whole: Path) -> None:
     state, expected = (torch.load(folder / STATE, weights_only=True) for folder in (out, whole))
+    for content in (state, expected):  # others in this process draw from Python's, a run does not
+        content["random"]["python"] = content["config"]["workers"] = None
     for key in expected:
         assert same(state[key], expected[key]), f"{key} differs"
     saved, wanted = (load_file(folder / "model.safetensors") for folder in (out, whole))
@@ -234,22 +237,6 @@ def test_another_start_is_refused(stopped: Path) -> None:
         start(stopped, CONFIG, semantic_tokens=7).run(resume=True)
 
 
-def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = start(tmp_path, CONFIG, report=None)
-    loss, calls = trainer.task.loss, [0]
-
-    def spoilt(model: Any, batch: Any, helper: Any, teacher: Any) -> Any:
-        calls[0] += 1
-        value, logs, trace = loss(model, batch, helper, teacher)
-        return value * (math.nan if calls[0] == 4 else 1.0), logs, trace
-
-    monkeypatch.setattr(trainer.task, "loss", spoilt)
-    with pytest.raises(InputError, match="the loss is nan in step 4; use a lower --lr"):
-        trainer.run()
-    state = torch.load(tmp_path / STATE, weights_only=True)
-    assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
-
-
 @pytest.fixture
 def other_precision() -> Iterator[None]:
     """Accelerate takes one precision a process; the tests before and after have another."""
@@ -293,7 +280,7 @@ def test_a_damaged_checkpoint_is_refused(stopped: Path, tmp_path: Path) -> None:
     whole = (stopped / STATE).read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\x00" * 99):
         (tmp_path / STATE).write_bytes(content)
-        with pytest.raises(InputError, match=r"checkpoint\.pt: cut short or not a checkpoint; start again") as error:
+        with pytest.raises(InputError, match=r"checkpoint\.pt: damaged, cut short or not a check.*; start") as error:
             start(tmp_path, CONFIG).run(resume=True)
         assert "\n" not in str(error.value)
     torch.save({"model": {}}, tmp_path / STATE)
@@ -304,24 +291,6 @@ def test_a_damaged_checkpoint_is_refused(stopped: Path, tmp_path: Path) -> None:
 def test_nothing_to_resume_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nothing to resume: no checkpoint; start without --resume"):
         start(tmp_path, CONFIG).run(resume=True)
-
-
-def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What torch makes of a write that fails is no OSError."""
-    save, calls = torch.save, [0]
-
-    def failing(state: Any, path: Any) -> None:
-        calls[0] += 1
-        if calls[0] == 2:
-            path.write_bytes(b"half")
-            raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed\nat somewhere")
-        save(state, path)
-
-    monkeypatch.setattr(torch, "save", failing)
-    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot write the checkpoint; free the disk"):
-        start(tmp_path, CONFIG).run()
-    assert torch.load(tmp_path / STATE, weights_only=True)["step"] == 2
-    assert sorted(p.name for p in tmp_path.iterdir()) == [STATE, LOG]
 
 
 def test_the_schedule_is_what_the_optimizer_gets(tmp_path: Path) -> None:
@@ -364,7 +333,7 @@ def test_the_best_epoch_by_validation_is_kept(
     trainer = start(tmp_path, replace(CONFIG, epochs=3, batch_size=13))
     copies = weights_after_validations(trainer)
     trainer.run()
-    assert trainer.best == {"value": max(accuracies), "epoch": best}
+    assert trainer.best == {"value": max(accuracies), "epoch": best, "temperature": None}
     assert log_of(tmp_path)[-1]["best_epoch"] == best
     saved = load(tmp_path).state_dict()
     assert [same(copy, saved) for copy in copies] == [i == best for i in range(3)]
@@ -376,7 +345,7 @@ def test_a_model_cut_less_than_asked_for_cannot_win(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(module, "calibrate", lambda *_, **__: Found(2.0, 0.4, ()))
     trainer = start(tmp_path, replace(CONFIG, batch_size=13, reductions=(0.5,), ramp=1.0))
     trainer.run()
-    assert trainer.best == {"value": 0.1, "epoch": 1}
+    assert (trainer.best["value"], trainer.best["epoch"]) == (0.1, 1)
     assert [c.ramp for c in trainer.controllers if c] == [2]
 
 
@@ -400,7 +369,7 @@ def test_a_budget_out_of_reach_at_first_does_not_end_the_run(tmp_path: Path, mon
     out_of_reach(monkeypatch, 1)
     trainer = start(tmp_path, replace(CONFIG, batch_size=13, reductions=(0.5,), ramp=0.0))
     trainer.run()
-    assert trainer.best == {"value": 0.1, "epoch": 1}
+    assert (trainer.best["value"], trainer.best["epoch"]) == (0.1, 1)
 
 
 def test_a_budget_never_reached_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from madtp.checkpoints import STATE
 from madtp.errors import InputError
 from madtp.evaluate import evaluate
 from madtp.model.load import load
 from madtp.recipe import TrainConfig
-from madtp.resume import STATE
 from madtp.task.distill import Teacher
 from madtp.train import Progress, Trainer
 from small import nano, nano_task, samples

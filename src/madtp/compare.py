@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from madtp import checkpoints
 from madtp.cost.budget import OutOfReach
 from madtp.data.sample import Data
 from madtp.errors import InputError
@@ -19,10 +20,9 @@ from madtp.files import write_json
 from madtp.model.config import PruneConfig
 from madtp.model.load import load
 from madtp.prune import METHODS
-from madtp.recipe import TrainConfig
-from madtp.resume import STATE
+from madtp.recipe import Progress, TrainConfig
 from madtp.task.base import Task
-from madtp.train import Progress, Trainer
+from madtp.train import Trainer
 
 DENSE = "dense"
 # Settings that a method's name may bring along, and of what type.
@@ -166,7 +166,7 @@ class Comparison:
             timed = {"ms_per_image": 1000 * median(times.contender) / len(seen), "speedup": times.speedup}
             row = {**begun, "temperature": model.temperature, **found.to_dict(), **timed, **more}
         write_json(folder / ROW, row)
-        (folder / STATE).unlink(missing_ok=True)  # large, and of no use any more
+        checkpoints.forget(folder)  # large, and of no use any more
         return row
 
     def _start(self, job: Job) -> Any:
@@ -194,7 +194,7 @@ class Comparison:
     def _trained(self, job: Job, report: Callable[[Progress], None] | None) -> tuple[Any, dict[str, Any]]:
         assert self.train is not None
         folder, model = self.folder(job), self._start(job)
-        resume = (folder / STATE).is_file()
+        resume = checkpoints.is_there(folder)
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short before its first checkpoint
             folder.mkdir(parents=True)

@@ -10,17 +10,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from madtp.cost.budget import Found, OutOfReach, find_from_sample, find_strength
 from madtp.cost.flops import count_dense, count_least, reduction
 from madtp.cost.latency import Paired, time_pairs
+from madtp.data.faults import Faults
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
 from madtp.model.shape import shape_of
 from madtp.prune import METHODS, Trace
 from madtp.task.base import Batch, Prediction, Scored, Task, cost
+from madtp.task.tolerant import stream
 
 Advance = Callable[[int], None]
 
@@ -108,11 +109,13 @@ class Evaluation:
         }
 
 
-def batches(task: Task, data: Data[Any], batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """The split in order, on `device`."""
-    loader = DataLoader(task.dataset(data), batch_size=batch_size, collate_fn=task.collate)
-    for batch in loader:
-        yield to_device(batch, device)
+def batches(
+    task: Task, data: Data[Any], batch_size: int, device: torch.device, faults: Faults | None = None
+) -> Iterator[Batch]:
+    """The split in order, on `device`; what is done about samples that cannot be read `faults` says."""
+    for batch in stream(task.dataset(data), task, faults, batch_size=batch_size):
+        if batch:
+            yield to_device(batch, device)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -148,7 +151,13 @@ def detail_of(pixels: Tensor) -> Tensor:
 
 
 def evaluate(
-    model: Any, task: Task, data: Data[Any], *, batch_size: int = 32, advance: Advance | None = None
+    model: Any,
+    task: Task,
+    data: Data[Any],
+    *,
+    batch_size: int = 32,
+    advance: Advance | None = None,
+    faults: Faults | None = None,
 ) -> Evaluation:
     """Answer every text of a split and account for it.
 
@@ -158,15 +167,16 @@ def evaluate(
         data: the split.
         batch_size: images a batch.
         advance: told the number of images done, for a progress bar.
+        faults: what to do about samples that cannot be read; None = the first ends it.
 
     Raises:
-        InputError: there is nothing to answer.
+        InputError: there is nothing to answer, or too many samples cannot be read.
     """
     predictions: list[Prediction] = []
     gflops, dense, kept, out, detail = [], [], [], [], []
     begin = time.perf_counter()
     with evaluating(model):
-        for batch in batches(task, data, batch_size, model.device):
+        for batch in batches(task, data, batch_size, model.device, faults):
             answered, encoded = task.predict(model, batch, data.answers)
             predictions += answered
             run, full = cost(model, encoded.trace)

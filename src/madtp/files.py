@@ -2,19 +2,32 @@
 
 import errno
 import json
+import logging
+import math
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from madtp.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not told apart there
+    fcntl = None  # type: ignore[assignment]
+
+logger = logging.getLogger(__name__)
+
+LOCK = ".lock"
+
 # What a training run writes, the model folder among it.
 RUN_FILES = (
-    "checkpoint.pt", "log.jsonl", "run.json", "report.json", "report.html", "config.json", "generation_config.json",
+    "checkpoint.pt", "checkpoint-*.pt", "errors.jsonl", "log.jsonl", "run.json", "report.json", "report.html",
+    "config.json", "generation_config.json",
     "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "vocab.txt",
     "added_tokens.json", "processor_config.json", "preprocessor_config.json",
 )  # fmt: skip
@@ -37,6 +50,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        sync_folder(path.parent)
     except OSError as error:
         ours = error.filename is None or Path(error.filename) in {temporary, path, *path.parents}
         if error.errno is None or not ours:  # the block's own failure, e.g. an encoder's, or of a file it reads
@@ -48,6 +62,53 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         # Quiet, for it must not hide the error that led here: where a parent is a file, even looking fails.
         with suppress(OSError):
             temporary.unlink()
+
+
+def sync_folder(path: Path) -> None:
+    """Have the names in a folder on the disk too, where the file system lets us."""
+    with suppress(OSError):
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """For the block, `folder`, which is there, is this process's own; the lock ends with the process, however it ends.
+
+    Raises:
+        InputError: another process writes there.
+    """
+    file = Path(folder) / LOCK
+    while True:
+        try:
+            number = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError as error:
+            raise InputError(f"cannot be written: {error.strerror}", folder, "choose another --out") from error
+        try:
+            if fcntl is not None:
+                fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            who = os.read(number, 200).decode(errors="replace").strip()
+            os.close(number)
+            fix = "wait for it or choose another --out"
+            raise InputError(f"another run writes there ({who})", folder, fix) from None
+        except OSError as error:  # a file system without locks
+            logger.warning("%s: cannot be locked (%s): start no second run there", folder, error.strerror)
+        with suppress(OSError):
+            if os.fstat(number).st_ino == os.stat(file).st_ino:
+                break
+        os.close(number)  # of a run that ended in between and took its file along
+    try:
+        os.ftruncate(number, 0)
+        os.write(number, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+    finally:
+        with suppress(OSError):
+            file.unlink()
+        os.close(number)
 
 
 def check_writable(path: str | Path) -> None:
@@ -75,6 +136,23 @@ def write_json(path: str | Path, obj: Any) -> None:
     atomic_write(path, json.dumps(obj, indent=2, ensure_ascii=False) + "\n")
 
 
+def append_line(path: str | Path, entry: Mapping[str, Any]) -> None:
+    """Add `entry` as a JSON line to a file; numbers that are not finite as null; behind half a line of a kill anew.
+
+    Raises:
+        InputError: the disk is full or the file cannot be written.
+    """
+    plain = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in entry.items()}
+    line = json.dumps(plain, ensure_ascii=False, allow_nan=False).encode(errors="backslashreplace") + b"\n"
+    try:
+        with open(path, "ab+") as file:
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                line = b"\n" + line
+            file.write(line)
+    except OSError as error:
+        raise InputError(f"cannot write: {error.strerror}", path, "free the disk") from error
+
+
 def check_folder(path: str | Path, overwrite: bool = False) -> None:
     """Refuse what `claim_folder` would refuse, making nothing.
 
@@ -85,7 +163,7 @@ def check_folder(path: str | Path, overwrite: bool = False) -> None:
     try:
         if path.exists() and not path.is_dir():
             raise InputError("is a file, not a folder", path, "choose another --out")
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
+        if path.is_dir() and any(file.name != LOCK for file in path.iterdir()) and not overwrite:
             raise InputError("holds another run", path, "choose another --out or add --overwrite")
     except OSError as error:
         raise InputError(f"cannot be made: {error.strerror}", path, "choose another --out") from error
@@ -99,10 +177,25 @@ def claimed(path: str | Path, overwrite: bool, proof: str) -> Iterator[None]:
     those of the block go. Files that are none of a run's (`RUN_FILES`) are never touched.
 
     Raises:
-        InputError: as `claim_folder`.
+        InputError: as `claim_folder`, or another process writes there.
     """
     new = not Path(path).exists()
     path = claim_folder(path, overwrite)
+    try:
+        with locked(path):
+            check_folder(path, overwrite)  # another run may have been there since
+            with _aside(path, proof):
+                yield
+    except BaseException:
+        with suppress(OSError):  # where it is empty, and was not there before
+            if new:
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def _aside(path: Path, proof: str) -> Iterator[None]:
+    """The files of a run before wait in a hidden folder; they come back if the block fails without its `proof`."""
     old = path / f".{secrets.token_hex(4)}.old"
     _move(path, old)
     try:
@@ -112,9 +205,6 @@ def claimed(path: str | Path, overwrite: bool, proof: str) -> Iterator[None]:
             for file in _run_files(path):
                 file.unlink()
             _move(old, path)
-            with suppress(OSError):  # where it is empty, and was not there before
-                if new:
-                    path.rmdir()
         raise
     finally:
         if (path / proof).exists():

@@ -29,6 +29,9 @@ class TrainConfig:
         val_images: images of the validation split used after each epoch; 0 = all.
         eval_every: epochs between validations.
         save_every: steps between checkpoints.
+        keep: checkpoints that are kept, the newest included.
+        workers: processes that load pictures; 0 = this one does. The run is the same whatever their number.
+        bad_steps: so many steps in a row without a finite loss and gradient end the run.
         reductions: budgets to compress to, taken in turn step by step; 0 among them = also train the dense model;
             none = leave the temperature alone. With several, one model serves all, and its temperature meets the last.
         tag_epochs: first epochs in which the image tower trains alone, on the tagging loss; for towers from scratch.
@@ -50,13 +53,16 @@ class TrainConfig:
     val_images: int = 0
     eval_every: int = 1
     save_every: int = 100
+    keep: int = 2
+    workers: int = 0
+    bad_steps: int = 10
     reductions: tuple[float, ...] = ()
     tag_epochs: int = 0
     ramp: float = 0.3
     distill: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "accumulate", "eval_every", "save_every"):
+        for name in ("epochs", "batch_size", "accumulate", "eval_every", "save_every", "keep", "bad_steps"):
             if getattr(self, name) < 1:
                 raise InputError(f"{getattr(self, name)} is too small", f"--{name.replace('_', '-')}", "use 1 or more")
         if self.precision not in ("no", "bf16", "fp16"):
@@ -66,6 +72,17 @@ class TrainConfig:
                 check_reduction(budget)
         if not self.lr > 0:
             raise InputError(f"{self.lr:g} is not above 0", "--lr")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, for a display."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    note: str = ""
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -1,19 +1,48 @@
-"""A run's checkpoint: all that a resumed run needs to go on as if it had never stopped."""
+"""What is in a run's checkpoint: all that a resumed run needs to go on as if it had never stopped."""
 
 import json
+import random
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from madtp import checkpoints
 from madtp.cost.budget import Controller
 from madtp.errors import InputError
-from madtp.files import atomic_path, atomic_write
+from madtp.files import atomic_write
 
 if TYPE_CHECKING:
     from madtp.train import Trainer
 
-STATE, LOG = "checkpoint.pt", "log.jsonl"
+LOG = "log.jsonl"
+FREE = {"save_every", "keep", "workers", "bad_steps"}  # settings that a resumed run may have otherwise
+
+
+def random_states() -> dict[str, Any]:
+    """Every random state of this process, in types that a checkpoint may hold."""
+    name, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 others may draw from it
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [name, torch.from_numpy(np.asarray(keys, np.int64)), *rest],
+        "python": random.getstate(),
+    }
+
+
+def set_random_states(states: Any) -> None:
+    """Set them. A checkpoint of an earlier version has torch's alone."""
+    if not isinstance(states, dict):
+        torch.set_rng_state(states)
+        return
+    torch.set_rng_state(states["torch"])
+    if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
+    name, keys, *rest = states["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))  # noqa: NPY002
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
 
 
 def save_state(run: "Trainer") -> None:
@@ -22,6 +51,7 @@ def save_state(run: "Trainer") -> None:
     Raises:
         InputError: the disk is full.
     """
+    scaler = run.accelerator.scaler
     state = {
         "config": {**asdict(run.config), **run.source},
         "step": run.step,
@@ -29,38 +59,28 @@ def save_state(run: "Trainer") -> None:
         "helper": None if run.helper is None else run.helper.state_dict(),
         "pruning": run.bare.pruning.to_dict(),
         "optimizer": run.optimizer.state_dict(),
-        "random": torch.get_rng_state(),
+        "scaler": None if scaler is None else scaler.state_dict(),
+        "random": random_states(),
         "controllers": [None if controller is None else asdict(controller) for controller in run.controllers],
         "best": run.best,
+        "due": run.due,
+        "bad": asdict(run.bad),
         # of the batches since the last step, where several make one
         "gradients": {name: p.grad for name, p in run.named_parameters() if p.grad is not None},
     }
-    with atomic_path(run.out / STATE) as path:
-        try:
-            torch.save(state, path)
-        except RuntimeError as error:  # what torch makes of a full disk
-            raise InputError("cannot write the checkpoint", run.out / STATE, "free the disk, --resume") from error
+    checkpoints.write(run.out, state, run.config.keep)
 
 
 def load_state(run: "Trainer") -> None:
     """Set the run to where its folder's checkpoint was written.
 
     Raises:
-        InputError: there is none, it is no checkpoint, or it is of a run with other settings or another model.
+        InputError: there is none that is whole, or it is of a run with other settings or another model.
     """
-    path = run.out / STATE
-    for part in run.out.glob(f".{STATE}.*.part"):  # of a run that was killed while it wrote
-        part.unlink(missing_ok=True)
-    if not path.is_file():
-        raise InputError("nothing to resume: no checkpoint", path, "start without --resume")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError("cut short or not a checkpoint", path, "start again with --overwrite") from error
-    if not isinstance(state, dict) or not {"config", "step", "optimizer", "gradients"} <= state.keys():
-        raise InputError("not a checkpoint of this program", path, "start again with --overwrite")
+    path = run.out / checkpoints.STATE
+    state = checkpoints.read(run.out)
     mine, theirs = {**asdict(run.config), **run.source}, state["config"]
-    other = sorted(key for key in mine if mine[key] != theirs.get(key) and key != "save_every")
+    other = sorted(key for key in mine if mine[key] != theirs.get(key) and key not in FREE)
     if other:
         said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)
         raise InputError(f"settings differ from the checkpoint's: {said}", path, "resume with the same settings")
@@ -72,9 +92,12 @@ def load_state(run: "Trainer") -> None:
         raise InputError("is of a model of other sizes", path, "resume with the same settings") from error
     run.bare.config.madtp = state["pruning"]
     run.optimizer.load_state_dict(state["optimizer"])
-    torch.set_rng_state(state["random"])
+    if run.accelerator.scaler is not None and state.get("scaler"):
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    set_random_states(state["random"])
     run.controllers = [None if some is None else Controller(**some) for some in state["controllers"]]
-    run.step, run.best = state["step"], state["best"]
+    run.step, run.best, run.due = state["step"], state["best"], state.get("due", False)
+    run.bad = type(run.bad)(**state.get("bad", {}))
     run.accelerator.step = run.step  # where in an accumulated step
     for name, parameter in run.named_parameters():
         if name in state["gradients"]:
@@ -82,13 +105,13 @@ def load_state(run: "Trainer") -> None:
     log = run.out / LOG
     if log.is_file():  # lines past the checkpoint will be written again
         lines = log.read_text(encoding="utf-8").splitlines()
-        atomic_write(log, "".join(f"{line}\n" for line in lines if _stays(line, run.step)))
+        atomic_write(log, "".join(f"{line}\n" for line in lines if _stays(line, run.step, run.due)))
 
 
-def _stays(line: str, step: int) -> bool:
-    """Whether a line of the log is of a step that will not be done again; one cut short by a kill is not."""
+def _stays(line: str, step: int, due: bool) -> bool:
+    """Whether a line of the log is of work that will not be done again; one cut short by a kill is not."""
     try:
         entry: Any = json.loads(line)
-        return bool(entry["step"] <= step)
+        return bool(entry["step"] < step or (entry["step"] == step and not (due and "val" in entry)))
     except (ValueError, KeyError, TypeError):
         return False

@@ -1,40 +1,31 @@
 """The one training loop, on accelerate: dense models from scratch or fine-tuned, and compression to a budget."""
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch.utils.data import DataLoader
 
 from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
+from madtp.data.faults import Faults
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, calibrate, check_reach, evaluate, to_device
+from madtp.files import append_line
 from madtp.model.load import load
 from madtp.model.save import save_model
 from madtp.prune import METHODS
-from madtp.recipe import TrainConfig, learning_rate, make_optimizer
-from madtp.resume import LOG, load_state, save_state
+from madtp.recipe import Progress, TrainConfig, learning_rate, make_optimizer
+from madtp.resume import LOG, load_state, random_states, save_state, set_random_states
+from madtp.soundness import Bad
+from madtp.stop import Stop, Stopped, deaf
 from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run is, for a display."""
-
-    step: int
-    steps: int
-    epoch: int
-    loss: float
-    note: str = ""
+from madtp.task.tolerant import stream
 
 
 class Trainer:
@@ -50,6 +41,11 @@ class Trainer:
         device: "cpu" or "cuda"; "auto" = accelerate's choice.
         source: what the run starts from (model, data); a resumed run must have the same.
         teacher: a dense model to stay near to.
+        faults: what to do about samples that cannot be read; None = the first stops the run.
+
+    Attributes:
+        stop: whether the run is to stop; it then writes its checkpoint and raises `Stopped`.
+        bad: steps that were left out.
     """
 
     def __init__(
@@ -64,7 +60,9 @@ class Trainer:
         device: str = "auto",
         source: dict[str, Any] | None = None,
         teacher: Teacher | None = None,
+        faults: Faults | None = None,
     ) -> None:
+        self.stop, self.bad, self.faults = Stop(), Bad(), Faults() if faults is None else faults
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             cpu=device == "cpu",
@@ -91,9 +89,10 @@ class Trainer:
         self.bare = self.accelerator.unwrap_model(self.model)
         self.steps = self.per_epoch * config.epochs
         self.val = val[: config.val_images] if config.val_images else val
-        self.val_batches = list(batches(task, self.val[:200], 64, self.bare.device)) if config.reductions else []
+        self.val_batches = self._some(self.val[:200]) if config.reductions else []
         self.controllers: list[Controller | None] = []  # one a budget; None = a dense step
         self.step, self.prepared = 0, False
+        self.due = False  # the epoch is over, its validation is not
         self.best: dict[str, Any] = {}
         keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
         own = {key: getattr(self.bare.pruning, key) for key in keys}
@@ -118,21 +117,37 @@ class Trainer:
             resume: continue from the checkpoint in `out`.
 
         Raises:
-            InputError: nothing to resume, or other settings than the checkpoint's; an unreachable reduction.
+            InputError: nothing to resume, or other settings than the checkpoint's; an unreachable reduction; too many
+                samples that cannot be read, or steps without a finite loss.
+            Stopped: it was asked to; the checkpoint is written.
         """
         if resume:
             load_state(self)
         elif not self.prepared:
             self.prepare()
+        self.faults.attach(self.out)
         begin = time.perf_counter()
-        for epoch in range(self.step // self.per_epoch, self.config.epochs):
-            self._epoch(epoch)
+        for epoch in range(self.step // self.per_epoch - self.due, self.config.epochs):
+            if not self.due:
+                self._epoch(epoch)
             last = epoch + 1 == self.config.epochs
             tagging = epoch < self.config.tag_epochs
             if last or ((epoch + 1) % self.config.eval_every == 0 and not tagging):
-                self._validate(epoch, time.perf_counter() - begin)
+                self._validated(epoch, begin)
             self._save()
-        return self._finish()
+        with self.stop.at_once():
+            return self._finish()
+
+    def _validated(self, epoch: int, begin: float) -> None:
+        """Validate; a run that is asked to stop meanwhile does it anew when it is resumed."""
+        self.due, drawn = True, random_states()
+        try:
+            with self.stop.at_once():
+                self._validate(epoch, time.perf_counter() - begin)
+        except Stopped:
+            set_random_states(drawn)
+            self._save()
+        self.due = False
 
     def prepare(self) -> None:
         """Look at the first pictures and set up the budgets; nothing is written yet.
@@ -143,7 +158,7 @@ class Trainer:
             InputError: a picture cannot be read; a reduction that no temperature could reach.
         """
         self.prepared = True
-        some = list(batches(self.task, self.train[:128], 64, self.bare.device))
+        some = self._some(self.train[:128])
         if self.config.reductions:
             check_reach(self.bare, self.task, some[:1], max(self.config.reductions))
         for target in self.config.reductions:
@@ -163,6 +178,9 @@ class Trainer:
             ramp = int(self.config.ramp * self.steps / len(self.config.reductions))
             self.controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
 
+    def _some(self, data: Data[Any]) -> list[dict[str, Any]]:
+        return list(batches(self.task, data, 64, self.bare.device, self.faults))
+
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         self.dataset.epoch = epoch
         order = torch.randperm(
@@ -172,8 +190,8 @@ class Trainer:
         groups = [g.tolist() for g in order.split(size)][self.step - epoch * self.per_epoch :]
         # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
         own = torch.Generator()
-        loader = DataLoader(self.dataset, batch_sampler=groups, collate_fn=self.task.collate, generator=own)
-        for batch in loader:
+        options = {"generator": own, "num_workers": self.config.workers, "worker_init_fn": deaf}
+        for batch in stream(self.dataset, self.task, self.faults, batch_sampler=groups, **options):
             yield to_device(batch, self.accelerator.device)
 
     def _epoch(self, epoch: int) -> None:
@@ -181,39 +199,48 @@ class Trainer:
         if self.helper is not None:
             self.helper.train()
         for batch in self._batches(epoch):
-            with self.accelerator.accumulate(self.model):
-                for group in self.optimizer.param_groups:
-                    group["lr"] = learning_rate(self.step, self.steps, self.config)
-                controller = self.controllers[self.step % len(self.controllers)] if self.controllers else None
-                if self.controllers:
-                    self.bare.temperature = None if controller is None else controller.strength
-                with self.accelerator.autocast():
-                    if epoch < self.config.tag_epochs:
-                        loss = self.task.tagging_loss(self.bare, batch)
-                        logs, trace = {"loss_tags": float(loss.detach())}, None
-                    else:
-                        loss, logs, trace = self.task.loss(self.model, batch, self.helper, self.teacher)
-                if not math.isfinite(value := float(loss.detach())):
-                    raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, "use a lower --lr")
-                self.accelerator.backward(loss)
-                if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            if controller is not None and trace is not None:
-                run, full = cost(self.bare, self.task.expect(trace, batch))
-                logs["reduction"] = reduction(run.total, full.total)
-                logs["temperature"] = controller.strength
-                controller.update(logs["reduction"])
-            self.step += 1
-            if self.step % 20 == 0 or self.step == 1:
-                self._log({"step": self.step, "epoch": epoch, "loss": value, **logs})
-            if self.report is not None:
-                note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
-                self.report(Progress(self.step, self.steps, epoch, value, note))
-            ended = self.step % self.per_epoch == 0  # saved after its validation
-            if self.step % self.config.save_every == 0 and not ended:
+            self._step(epoch, batch)
+            # the last of an epoch is saved after its validation
+            if self.step % self.per_epoch and (self.stop.asked or self.step % self.config.save_every == 0):
                 self._save()
+
+    def _step(self, epoch: int, batch: dict[str, Any]) -> None:
+        if not batch:  # none of its samples could be read
+            self.step += 1
+            return
+        with self.accelerator.accumulate(self.model):
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.step, self.steps, self.config)
+            controller = self.controllers[self.step % len(self.controllers)] if self.controllers else None
+            if self.controllers:
+                self.bare.temperature = None if controller is None else controller.strength
+            with self.accelerator.autocast():
+                if epoch < self.config.tag_epochs:
+                    loss = self.task.tagging_loss(self.bare, batch)
+                    logs, trace = {"loss_tags": float(loss.detach())}, None
+                else:
+                    loss, logs, trace = self.task.loss(self.model, batch, self.helper, self.teacher)
+            self.bad.see(value := float(loss.detach()), batch)
+            self.accelerator.backward(loss)
+            left_out = False
+            if self.accelerator.sync_gradients:
+                norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip))
+                left_out = self.bad.leave_out(norm, self.step + 1, self.config.bad_steps, self.faults.write)
+            if not left_out or self.accelerator.scaler is not None:  # a scaler leaves it out too, and learns from it
+                self.optimizer.step()
+            self.optimizer.zero_grad()
+        if controller is not None and trace is not None and math.isfinite(value):
+            run, full = cost(self.bare, self.task.expect(trace, batch))
+            logs["reduction"] = reduction(run.total, full.total)
+            logs["temperature"] = controller.strength
+            controller.update(logs["reduction"])
+        self.step += 1
+        if self.step % 20 == 0 or self.step == 1 or left_out:
+            more = {"bad_steps": self.bad.total} if self.bad.total else {}
+            self._log({"step": self.step, "epoch": epoch, "loss": value, **logs, **more})
+        if self.report is not None:
+            note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
+            self.report(Progress(self.step, self.steps, epoch, value, note))
 
     def _validate(self, epoch: int, seconds: float) -> None:
         """Evaluate at every budget; the mean decides which epoch's model is kept."""
@@ -228,7 +255,7 @@ class Trainer:
                     self.bare.temperature, met = controller.strength, False
             elif self.controllers:
                 self.bare.temperature = None
-            results.append(evaluate(self.bare, self.task.quick(), self.val, batch_size=64))
+            results.append(evaluate(self.bare, self.task.quick(), self.val, batch_size=64, faults=self.faults))
             entry = {"step": self.step, "epoch": epoch, "val": results[-1].metrics, "reduction": results[-1].reduction}
             self._log({**entry, "temperature": self.bare.temperature, "seconds": round(seconds, 1)})
         value = sum(result.metrics[self.task.higher_is_better] for result in results) / len(results)
@@ -238,7 +265,7 @@ class Trainer:
         # A model cut less than asked for while the target still rises must not win.
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):
-            self.best = {"value": value, "epoch": epoch}
+            self.best = {"value": value, "epoch": epoch, "temperature": self.bare.temperature}
             save_model(self.bare, self.task.processor, self.out)
 
     def _meet(self, model: Any, some: list[dict[str, Any]], target: float, near: float | None) -> None:
@@ -248,22 +275,23 @@ class Trainer:
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
         if any(self.config.reductions):
-            some = list(batches(self.task, self.val, 64, self.bare.device))
-            self._meet(best, some, self.config.reductions[-1], best.temperature)
+            # from where validation found it, not from the file's: a run killed right here does the same again
+            self._meet(
+                best, self._some(self.val), self.config.reductions[-1], self.best.get("temperature", best.temperature)
+            )
             save_model(best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
-        result = evaluate(best, self.task.quick(), self.val, batch_size=64)
+        result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)
         self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})
         return result
 
     def _log(self, entry: dict[str, Any]) -> None:
         if self.accelerator.is_main_process:
-            try:
-                with open(self.out / LOG, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry, allow_nan=False) + "\n")
-            except OSError as error:
-                raise InputError(f"cannot write: {error.strerror}", self.out / LOG, "free the disk") from error
+            append_line(self.out / LOG, entry)
 
     def _save(self) -> None:
+        """Write the checkpoint; here a run ends that was asked to stop."""
         if self.accelerator.is_main_process:
             save_state(self)
+        if self.stop.asked:
+            raise Stopped(self.stop.asked, f"the checkpoint of step {self.step} is written; go on with --resume")

@@ -23,6 +23,7 @@ from small import NANO, contents, processor
 
 VERBS = ["demo", "train", "compress", "calibrate", "evaluate", "predict", "flops", "convert"]
 EVALUATION = {"task", "split", "n", "metrics", "scoring", "gflops", "tokens", "seconds"}
+RUN = {"out", "temperature", "best_epoch", "bad_steps", "skipped"}
 QUICK = ("--epochs", 1, "--batch-size", 4, "--questions", 1, "--limit", 6)
 
 
@@ -68,10 +69,10 @@ def test_options_have_the_same_names_everywhere(madtp: Run) -> None:
 
 def test_evaluate(madtp: Run, model: Path, data: Path) -> None:
     result = object_of(madtp("evaluate", "--model", model, "--data", data, "--batch-size", 2, "--json"))
-    assert set(result) == EVALUATION
+    assert set(result) == EVALUATION | {"skipped"}
     check_evaluation(result)
     expected = evaluate(load(model).eval(), VqaTask(processor()), load_data("vqa", data, "test")).to_dict()
-    assert {**result, "seconds": 0} == {**expected, "seconds": 0}
+    assert {**result, "seconds": 0} == {**expected, "seconds": 0, "skipped": {}}
     assert result["gflops"]["reduction"] > 0.3
 
 
@@ -148,7 +149,7 @@ def test_calibrate(method: str, madtp: Run, model: Path, data: Path, tmp_path: P
     command = ("calibrate", "--model", model, "--data", data, "--reduction", 0.47, "--out", out, "--method", method)
     result = object_of(madtp(*command, "--json"))
     assert set(result) == {
-        "task", "split", "n", "method", "temperature", "reduction_asked", "reduction", "tried", "out",
+        "task", "split", "n", "method", "temperature", "reduction_asked", "reduction", "tried", "out", "skipped",
     }  # fmt: skip
     assert result["reduction"] == pytest.approx(0.47, abs=0.02) and result["method"] == method
     assert [result["temperature"], result["reduction"]] in result["tried"]
@@ -183,7 +184,7 @@ def test_train_from_scratch_then_resume_then_compress(madtp: Run, data: Path, tm
     dense, pruned = tmp_path / "dense", tmp_path / "pruned"
     command = ("train", "--size", "tiny", "--data", data, "--out", dense, *QUICK, "--seed", 5, "--json")
     result = object_of(madtp(*command))
-    assert set(result) == EVALUATION | {"out", "temperature", "best_epoch"}
+    assert set(result) == EVALUATION | RUN
     check_evaluation(result)
     assert (result["out"], result["temperature"], result["best_epoch"]) == (str(dense), None, 0)
     expected = {"config.json", "model.safetensors", "run.json", "log.jsonl", "checkpoint.pt", "tokenizer.json"}
@@ -199,7 +200,7 @@ def test_train_from_scratch_then_resume_then_compress(madtp: Run, data: Path, tm
 
     command = ("compress", "--model", dense, "--data", data, "--out", pruned, "--reduction", "0.4", *QUICK)
     result = object_of(madtp(*command, "--method", "random", "--json"))
-    assert set(result) == EVALUATION | {"out", "temperature", "best_epoch", "reduction_asked", "method"}
+    assert set(result) == EVALUATION | RUN | {"reduction_asked", "method"}
     assert (result["reduction_asked"], result["method"]) == (0.4, "random")
     assert result["gflops"]["reduction"] == pytest.approx(0.4, abs=0.05)
     made = load(pruned)

@@ -36,6 +36,8 @@ def calibrate(
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "float32",
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -49,20 +51,21 @@ def calibrate(
     from madtp.cost.budget import check_reduction
     from madtp.evaluate import batches
     from madtp.evaluate import calibrate as find
-    from madtp.files import claim_folder
+    from madtp.files import check_folder, claim_folder, locked
     from madtp.model.save import save_model
 
     common.check_task(task)
     check_reduction(reduction)
+    faults = common.make_faults(on_error, max_skipped)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
-    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
+    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
     if method is not None:
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
     work = common.make_task(task, processor, prompt=prompt, beams=beams)
     claim_folder(out, overwrite)
     size = max(1, min(batch_size, len(some) // 8))  # eight batches at least: one is searched on, all confirm it
-    ready = list(batches(work, some, size, network.device))
+    ready = list(batches(work, some, size, network.device, faults))
     with common.progress(f"measuring {len(some)} images", 30) as advance:
         found = find(
             network,
@@ -74,7 +77,10 @@ def calibrate(
         )
     kept, _ = common.load_model(model)  # as it was saved: --dtype is for the measuring alone
     kept.pruning = network.pruning
-    save_model(kept, processor, out)
+    with locked(out):
+        check_folder(out, overwrite)  # another run may have been there since
+        save_model(kept, processor, out)
+        faults.attach(out)
     result = {
         "task": task,
         "split": split,
@@ -85,6 +91,7 @@ def calibrate(
         "reduction": found.reduction,
         "tried": [list(pair) for pair in found.tried],
         "out": str(out),
+        "skipped": faults.counts(),
     }
     common.emit(
         result,

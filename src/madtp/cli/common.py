@@ -63,6 +63,12 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", min=1, help="Only the first so many images.", show_default=False)
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Write into a folder that holds another run.")]
+OnErrorOption = Annotated[
+    str, typer.Option("--on-error", help="What to do about faulty data: stop, or skip it and count it.")
+]
+MaxSkippedOption = Annotated[
+    float, typer.Option("--max-skipped", min=0.0, max=1.0, help="Share of a split that --on-error skip may skip.")
+]
 SkipOption = Annotated[bool, typer.Option("--skip-missing", help="Leave out samples whose pictures are not there.")]
 InferenceOption = Annotated[
     str | None,
@@ -85,6 +91,13 @@ RerankOption = Annotated[
         "--k-test", min=0, help="Retrieval: re-rank so many by the matching head; 0 = none.", show_default=False
     ),
 ]
+
+
+def make_faults(on_error: str, max_skipped: float) -> Any:
+    """What to do about faulty data. Raises InputError."""
+    from madtp.data.faults import Faults
+
+    return Faults(on_error, max_skipped)
 
 
 def check_task(task: str | None) -> None:
@@ -222,5 +235,7 @@ def summary(result: dict[str, Any], title: str) -> Any:
     )
     table.add_row("reduction", f"{gflops['reduction']:.3f}")
     table.add_row("tokens kept", f"{100 * tokens['kept_fraction']:.1f}% of the image's, mean over blocks")
+    if skipped := result.get("skipped"):
+        table.add_row("skipped, faulty", ", ".join(f"{count} of {split}" for split, count in skipped.items()))
     table.add_row("seconds", f"{result['seconds']:.1f}")
     return table

@@ -60,10 +60,9 @@ def compare(
 
     from madtp.cli.common import load_data
     from madtp.compare import Comparison, check_settings, plan, rows_in
-    from madtp.recipe import TrainConfig
+    from madtp.recipe import Progress, TrainConfig
     from madtp.report import check_plots, settings
     from madtp.report.arena import arena_rich
-    from madtp.train import Progress
 
     check_plots()
     common.check_task(task)

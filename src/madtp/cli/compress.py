@@ -8,8 +8,10 @@ import typer
 from madtp.cli import common
 from madtp.cli.train import (
     AccumulateOption,
+    BadStepsOption,
     EpochsOption,
     EvalOption,
+    KeepOption,
     LrOption,
     MomentumOption,
     PrecisionOption,
@@ -19,6 +21,7 @@ from madtp.cli.train import (
     ShiftOption,
     TextsOption,
     ValOption,
+    WorkersOption,
     fit,
 )
 from madtp.errors import InputError
@@ -93,6 +96,11 @@ def compress(
     queue: QueueOption = None,
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
+    workers: WorkersOption = 0,
+    keep: KeepOption = 2,
+    bad_steps: BadStepsOption = 10,
     device: common.DeviceOption = "auto",
     seed: common.SeedOption = 0,
     resume: ResumeOption = False,
@@ -108,18 +116,19 @@ def compress(
     from madtp.task.distill import Teacher
 
     common.check_task(task)
-    budgets = parse_budgets(reduction)
+    budgets, faults = parse_budgets(reduction), common.make_faults(on_error, max_skipped)
     config = TrainConfig(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
-        distill=distill,
+        distill=distill, keep=keep, workers=workers, bad_steps=bad_steps,
     )  # fmt: skip
     torch.manual_seed(seed)
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, prompt=prompt, beams=beams, momentum=momentum, queue=queue)
     training, validation = (
-        load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
+        load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
+        for split in ("train", "val")
     )
     teacher = Teacher(network, distill) if distill else None
     network.pruning = replace(
@@ -137,7 +146,20 @@ def compress(
     title = f"madtp compress {model} to {reduction}"
     source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
     result = fit(
-        network, work, training, validation, out, config, device, resume, overwrite, title, source, teacher, model
+        network,
+        work,
+        training,
+        validation,
+        out,
+        config,
+        device,
+        resume,
+        overwrite,
+        title,
+        source,
+        teacher,
+        model,
+        faults,
     )
     result = {**result, "reduction_asked": budgets[-1], "method": method}
     common.emit(result, as_json, common.summary(result, f"{out}: asked for a reduction of {budgets[-1]:g}"))

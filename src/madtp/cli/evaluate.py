@@ -32,6 +32,8 @@ def evaluate(
         str | None, typer.Option("--out", help="Folder for report.json and report.html.", show_default=False)
     ] = None,
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
     examples: Annotated[
         int, typer.Option("--examples", min=0, help="Pictures in report.html; as many of the hardest.")
     ] = 4,
@@ -43,16 +45,19 @@ def evaluate(
     as_json: common.JsonOption = False,
 ) -> None:
     """Quality, measured GFLOPs and tokens kept on a split."""
+    from dataclasses import replace
+
     from madtp.cli.common import load_data
     from madtp.evaluate import evaluate as run
-    from madtp.files import check_writable, claim_folder
+    from madtp.files import check_folder, check_writable, claim_folder, locked
     from madtp.report import settings, write_report
 
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
-    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing)
+    some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
     if temperature is not None:
         network.temperature = temperature or None
     if some.hidden and some.hidden >= some.n_texts and predictions is None:
@@ -63,8 +68,8 @@ def evaluate(
     if out is not None:
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
-        result = run(network, work, some, batch_size=batch_size, advance=advance)
-    table = result.to_dict()
+        result = run(network, work, some, batch_size=batch_size, advance=advance, faults=faults)
+    table = {**result.to_dict(), "skipped": faults.counts()}
     if predictions is not None:
         work.write(predictions, result.scored)
     if out is not None:
@@ -82,9 +87,15 @@ def evaluate(
             "batch_size": batch_size,
         }
         report = {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]}
+        if faults.skip:  # pictures that could not be read cannot be shown
+            answered = {prediction.image_id for prediction in result.predictions}
+            some = replace(some, samples=tuple(sample for sample in some if sample.image_id in answered))
         shown = [
             examples_of(work, some, places, {row["name"]: pictures_of(network, work, some, places)})
             for places in (chosen(some, examples), hardest(work, some, [result], examples))
         ]
-        write_report(out, report, *shown)
+        with locked(out):
+            check_folder(out, overwrite)  # another run may have been there since
+            write_report(out, report, *shown)
+            faults.attach(out)
     common.emit(table, as_json, common.summary(table, f"{model} on {some.name}"))

@@ -1,6 +1,7 @@
 """`madtp`: the command line.
 
-Exit codes: 0 done, 2 the user's input is wrong (one line says what), 1 our fault, 130 interrupted.
+Exit codes: 0 done, or stopped by SIGTERM with a checkpoint (a line on stderr says so), 2 the user's input is wrong
+(one line says what), 1 our fault, 130 interrupted.
 """
 
 import logging
@@ -15,8 +16,8 @@ from rich.logging import RichHandler
 from madtp import __version__
 from madtp.cli.common import stderr
 from madtp.errors import InputError
+from madtp.stop import INTERRUPTED, Stopped
 
-INTERRUPTED = 130
 SEVERAL = ("--reduction", "--batch-size")  # options of several numbers, commas or spaces between them
 
 HELP = """madtp makes BLIP and CLIP models cheaper to run by pruning tokens, guided by how image and text align. You
@@ -126,6 +127,9 @@ def _run(arguments: list[str] | None) -> int:
         code = command.main(arguments, prog_name="madtp", standalone_mode=False)
     except InputError as error:
         return _wrong(str(error))
+    except Stopped as stopped:
+        print(f"madtp: {stopped}", file=sys.stderr)
+        return stopped.code
     except KeyboardInterrupt:
         return _interrupted()
     except Exception as error:

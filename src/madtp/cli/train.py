@@ -1,5 +1,6 @@
 """`madtp train`: make a dense model, from scratch or from another model. Also the run that `compress` shares."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +8,8 @@ import typer
 
 from madtp.cli import common
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 EpochsOption = Annotated[int, typer.Option("--epochs", min=1, help="Passes over the training images.")]
 LrOption = Annotated[float, typer.Option("--lr", help="Peak learning rate (AdamW, warm-up, cosine).")]
@@ -30,6 +33,11 @@ PrecisionOption = Annotated[str, typer.Option("--precision", help="no (float32),
 ShiftOption = Annotated[int, typer.Option("--shift", min=0, help="Move training images by up to so many pixels.")]
 EvalOption = Annotated[int, typer.Option("--eval-every", min=1, help="Epochs between validations.")]
 SaveOption = Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")]
+KeepOption = Annotated[int, typer.Option("--keep", min=1, help="Checkpoints that are kept, the newest included.")]
+WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Processes that load pictures; 0 = this one.")]
+BadStepsOption = Annotated[
+    int, typer.Option("--bad-steps", min=1, help="Steps in a row without a finite loss that end the run.")
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
 
@@ -66,6 +74,11 @@ def train(
     queue: QueueOption = None,
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
+    workers: WorkersOption = 0,
+    keep: KeepOption = 2,
+    bad_steps: BadStepsOption = 10,
     device: common.DeviceOption = "auto",
     seed: common.SeedOption = 0,
     resume: ResumeOption = False,
@@ -79,6 +92,7 @@ def train(
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     if (size is None) == (model is None):
         raise InputError("give one of --size and --model", "train", "e.g. --size tiny")
     if start is not None and size is None:
@@ -86,6 +100,7 @@ def train(
     config = TrainConfig(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, tag_epochs=tag_epochs,
+        keep=keep, workers=workers, bad_steps=bad_steps,
     )  # fmt: skip
     options = {"prompt": prompt, "momentum": momentum, "queue": queue}
     torch.manual_seed(seed)
@@ -95,7 +110,7 @@ def train(
         network.temperature, task = None, common.task_of(network, task, model)
     task = task or "vqa"
     training, validation = (
-        load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
+        load_data(task, data, part, limit=limit, skip_missing=skip_missing, faults=faults) for part in ("train", "val")
     )
     if size is not None:
         network, processor = fresh(task, size, training, start, prompt)
@@ -103,7 +118,9 @@ def train(
     source = {"model": common.resolved(model) if model else None, "size": size, "data": training.name, "limit": limit}
     source |= {"start": common.resolved(start) if start else None}
     title = f"madtp train on {data}"
-    result = fit(network, work, training, validation, out, config, device, resume, overwrite, title, source)
+    result = fit(
+        network, work, training, validation, out, config, device, resume, overwrite, title, source, faults=faults
+    )
     common.emit(result, as_json, common.summary(result, f"{out}: best epoch by validation"))
 
 
@@ -135,38 +152,48 @@ def fit(
     source: dict[str, Any],
     teacher: Any = None,
     start: str | None = None,
+    faults: Any = None,
 ) -> dict[str, Any]:
     """Run the trainer with a progress bar; the evaluation of its best model on the validation split.
 
     A report of the run is written beside the model; with `start`, the dense model that a budget is met from, it has
-    both.
+    both. SIGTERM and Ctrl-C stop it at the end of a step, with a checkpoint.
     """
+    from contextlib import nullcontext
     from dataclasses import asdict
 
-    from madtp.files import check_folder, claimed, write_json
+    from madtp.checkpoints import STATE, is_there
+    from madtp.files import check_folder, claimed, locked, write_json
     from madtp.report import settings
-    from madtp.resume import STATE
     from madtp.train import Trainer
 
     place = common.pick_device(device)  # before a run that is there is touched
+    if resume and not is_there(out) and (out / "run.json").is_file():
+        logger.warning("%s: killed before its first checkpoint, it begins anew", out)
+        resume, overwrite = False, True
+    if not resume:
+        check_folder(out, overwrite)
     run = Trainer(
-        network.to(place), work, training, validation, out, config, device=place, source=source, teacher=teacher
-    )
-    if resume:
-        return _go(run, resume, title, start)
-    check_folder(out, overwrite)
-    with common.working("looking at the first pictures"):
-        run.prepare()
-    with claimed(out, overwrite, STATE):
-        about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
-        write_json(out / "run.json", {**about, **settings()})
-        return _go(run, resume, title, start)
+        network.to(place), work, training, validation, out, config,
+        device=place, source=source, teacher=teacher, faults=faults,
+    )  # fmt: skip
+    with run.stop.listening():
+        if resume:
+            with locked(out) if out.is_dir() else nullcontext():
+                return _go(run, resume, title, start)
+        unwritten = run.stop.at_once("before its first step, and nothing was written")
+        with unwritten, common.working("looking at the first pictures"):
+            run.prepare()
+        with claimed(out, overwrite, STATE):
+            about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
+            write_json(out / "run.json", {**about, **settings()})
+            return _go(run, resume, title, start)
 
 
 def _go(run: Any, resume: bool, title: str, start: str | None) -> dict[str, Any]:
     """The run with a progress bar, and its report."""
     from madtp.cli.trained import write_trained
-    from madtp.train import Progress
+    from madtp.recipe import Progress
 
     with common.progress(title, run.steps) as advance:
         seen = 0
@@ -184,4 +211,6 @@ def _go(run: Any, resume: bool, title: str, start: str | None) -> dict[str, Any]
         "out": str(run.out),
         "temperature": run.bare.temperature,
         "best_epoch": run.best.get("epoch"),
+        "bad_steps": run.bad.total,
+        "skipped": run.faults.counts(),
     }

@@ -3,6 +3,7 @@
 Karpathy's (https://cs.stanford.edu/people/karpathy/deepimagesent/) is one file with all splits, BLIP's a file a split.
 """
 
+from madtp.data.faults import pass_over
 from madtp.data.files import Entry, read_entries
 from madtp.data.gather import Request, group
 from madtp.data.sample import CaptionSample, Data
@@ -29,10 +30,10 @@ def load_karpathy(request: Request) -> Data[CaptionSample]:
     entries = []
     for entry in read_entries(files[0], "images"):
         split = entry.get("split")
-        if split not in KARPATHY_SPLITS:
+        if not isinstance(split, str) or split not in KARPATHY_SPLITS:
             fix = f"expected one of {', '.join(KARPATHY_SPLITS)}"
-            raise InputError(f"the split is {split!r:.60}", entry.where, fix)
-        if KARPATHY_SPLITS[split] == request.split:
+            pass_over(InputError(f"the split is {split!r:.60}", entry.where, fix), entry.where)
+        elif KARPATHY_SPLITS[split] == request.split:
             entries.append(entry)
 
     def captions(entry: Entry) -> list[str]:

@@ -13,7 +13,8 @@ What lies where::
 from dataclasses import dataclass
 from pathlib import Path
 
-from madtp.data.files import first, read_answers, read_json, short
+from madtp.data.faults import may_skip, pass_over, read_so_far
+from madtp.data.files import MAX_TEXT, first, read_answers, read_json, short
 from madtp.data.gather import report_missing
 from madtp.data.images import ImageFile
 from madtp.data.sample import Data, Question, VqaSample, is_text
@@ -61,8 +62,7 @@ def load_easy_vqa(
     if not part.is_dir():
         raise InputError(f"no folder {part.name!r}", folder, FOLDER)
 
-    rows = _read_questions(part / "questions.json")
-    _check_answers(rows, answers, part / "questions.json")
+    rows = _with_known(_read_questions(part / "questions.json"), answers, part / "questions.json")
     by_image: dict[str, list[_Row]] = {}
     for row in rows:
         by_image.setdefault(row.image_id, []).append(row)
@@ -108,27 +108,42 @@ def _read_questions(path: Path) -> list[_Row]:
     if not isinstance(entries, list) or not entries:
         raise InputError("holds no list of questions", path, FORM)
     rows = []
+    read_so_far(len(entries))
     for number, entry in enumerate(entries):
         where = f"{path}, question {number}"
-        if not isinstance(entry, list) or len(entry) != 3:
-            raise InputError(f"is {short(entry)}", where, FORM)
-        text, answer, image_id = entry
-        if not isinstance(text, str) or not isinstance(answer, str) or not text.strip() or not answer.strip():
-            raise InputError(f"question and answer must be words, not {short(entry)}", where, FORM)
-        if not is_text(text + answer):
-            raise InputError("holds half a character", where, "write whole ones")
-        if isinstance(image_id, bool) or not isinstance(image_id, int | str):
-            raise InputError(f"the image id is {short(image_id)}", where, "use a number or a name")
-        rows.append(_Row(number, text.strip(), answer.strip(), str(image_id)))
+        try:
+            rows.append(_row(entry, number, where))
+        except InputError as error:
+            pass_over(error, where)
     return rows
 
 
-def _check_answers(rows: list[_Row], answers: tuple[str, ...], path: Path) -> None:
-    known = set(answers)
-    wrong = [f"{row.answer!r} (question {row.number})" for row in rows if row.answer not in known]
-    if wrong:
-        what = f"answers that answers.txt lacks: {first(wrong)}"
-        raise InputError(what, path, "add them to answers.txt")
+def _row(entry: object, number: int, where: str) -> _Row:
+    if not isinstance(entry, list) or len(entry) != 3:
+        raise InputError(f"is {short(entry)}", where, FORM)
+    text, answer, image_id = entry
+    if not isinstance(text, str) or not isinstance(answer, str) or not text.strip() or not answer.strip():
+        raise InputError(f"question and answer must be words, not {short(entry)}", where, FORM)
+    if not is_text(text + answer):
+        raise InputError("holds half a character", where, "write whole ones")
+    if len(text) + len(answer) > MAX_TEXT:
+        raise InputError(f"has {len(text) + len(answer)} characters, more than {MAX_TEXT}", where, "shorten it")
+    if isinstance(image_id, bool) or not isinstance(image_id, int | str):
+        raise InputError(f"the image id is {short(image_id)}", where, "use a number or a name")
+    return _Row(number, text.strip(), answer.strip(), str(image_id))
+
+
+def _with_known(rows: list[_Row], answers: tuple[str, ...], path: Path) -> list[_Row]:
+    """The rows whose answers are in the list. Raises InputError for others, unless they may be left out."""
+    known, fix = set(answers), "add them to answers.txt"
+    wrong = [row for row in rows if row.answer not in known]
+    if wrong and not may_skip():
+        told = first([f"{row.answer!r} (question {row.number})" for row in wrong])
+        raise InputError(f"answers that answers.txt lacks: {told}", path, fix)
+    for row in wrong:
+        where = f"{path}, question {row.number}"
+        pass_over(InputError(f"the answer {short(row.answer)} is not in answers.txt", where, fix), where)
+    return [row for row in rows if row.answer in known]
 
 
 def _find_images(by_image: dict[str, list[_Row]], part: Path, skip_missing: bool) -> dict[str, Path]:
@@ -158,7 +173,7 @@ def _read_notes(part: Path, by_image: dict[str, list[_Row]]) -> dict[str, tuple[
     except (KeyError, TypeError) as error:
         raise InputError(f"is not a scenes file: {error!r}", path, "write it anew or remove it") from error
     unequal = [i for i, rows in by_image.items() if i not in notes or len(notes[i][0]) != len(rows)]
-    if unequal:
+    if unequal and not may_skip():
         what = f"does not fit questions.json, images concerned: {first(unequal)}"
         raise InputError(what, path, "write it anew or remove it")
-    return notes
+    return {image_id: note for image_id, note in notes.items() if image_id not in unequal}

@@ -8,8 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from madtp.data.faults import pass_over, read_so_far
 from madtp.data.sample import is_text
 from madtp.errors import InputError
+
+MAX_BYTES = 2**31
+"""Files of annotations larger than this are refused (Visual Genome's, the largest known, has 0.8 GB)."""
+MAX_TEXT = 100_000
+"""Texts of more characters are refused; shorter ones are cut to what a model reads by its tokenizer."""
 
 TRUE, FALSE = {"true", "1", "yes"}, {"false", "0", "no"}
 
@@ -33,6 +39,8 @@ def read_text(path: Path, fix: str | None = None) -> str:
         InputError: it cannot be read; ``fix`` says what would be right where it is not there.
     """
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(f"is of {size / 1e9:.1f} GB, over the limit of {MAX_BYTES / 1e9:.1f}", path)
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError("no such file", path, fix) from error
@@ -118,6 +126,8 @@ class Entry:
             raise InputError(f"{name!r} must be words, not {short(value)}", self.where)
         if not is_text(value):
             raise InputError(f"{name!r} holds half a character", self.where, "write whole ones")
+        if len(value) > MAX_TEXT:
+            raise InputError(f"{name!r} has {len(value)} characters, more than {MAX_TEXT}", self.where, "shorten it")
         return " ".join(value.split())
 
     def label(self, name: str = "label") -> bool | None:
@@ -139,16 +149,23 @@ def read_entries(path: Path, key: str | None = None, fix: str | None = None) -> 
     listed = content.get(key) if key and isinstance(content, dict) else content
     if not isinstance(listed, list) or not listed:
         raise InputError("holds no list" + (f" {key!r}" if key else ""), path, "expected a JSON list of objects")
-    return [_entry(value, path, f"entry {number}") for number, value in enumerate(listed)]
+    read_so_far(len(listed))
+    return [e for number, value in enumerate(listed) if (e := _entry(value, path, f"entry {number}")) is not None]
 
 
 def read_lines(path: Path, fix: str | None = None) -> list[Entry]:
     """The entries of a file of JSON lines: one object a line, blank lines passed over. Raises InputError."""
-    entries = []
+    entries: list[Entry] = []
     # Not splitlines: text in a line may hold other separators, which JSON allows.
-    for number, line in enumerate(read_text(path, fix).split("\n"), start=1):
-        if line.strip():
-            entries.append(_entry(parse_json(line, path, number), path, f"line {number}"))
+    lines = [(n, line) for n, line in enumerate(read_text(path, fix).split("\n"), start=1) if line.strip()]
+    read_so_far(len(lines))
+    for number, line in lines:
+        try:
+            value = parse_json(line, path, number)
+        except InputError as error:
+            pass_over(error, f"{path}, line {number}")
+        else:
+            entries += filter(None, [_entry(value, path, f"line {number}")])
     if not entries:
         raise InputError("is empty", path, "expected one JSON object a line")
     return entries
@@ -169,9 +186,11 @@ def read_table(path: Path) -> list[Entry]:
         for row in rows:
             if not any(cell.strip() for cell in row):
                 continue
+            read_so_far(1)
             if len(row) != len(names):
-                what = f"has {len(row)} cells, the table {len(names)} columns"
-                raise InputError(what, f"{path}, line {rows.line_num}", "put texts that hold the separator in quotes")
+                what, where = f"has {len(row)} cells, the table {len(names)} columns", f"{path}, line {rows.line_num}"
+                pass_over(InputError(what, where, "put texts that hold the separator in quotes"), where)
+                continue
             entries.append(Entry(dict(zip(names, row, strict=True)), path, f"line {rows.line_num}"))
     except csv.Error as error:
         raise InputError(f"is not a table: {error}", f"{path}, line {rows.line_num}") from error
@@ -180,9 +199,12 @@ def read_table(path: Path) -> list[Entry]:
     return entries
 
 
-def _entry(value: object, path: Path, place: str) -> Entry:
+def _entry(value: object, path: Path, place: str) -> Entry | None:
+    """The entry; None if it is none and may be left out."""
     if not isinstance(value, dict):
-        raise InputError(f"is {short(value)}", f"{path}, {place}", "expected an object with named fields")
+        where = f"{path}, {place}"
+        pass_over(InputError(f"is {short(value)}", where, "expected an object with named fields"), where)
+        return None
     return Entry(value, path, place)
 
 

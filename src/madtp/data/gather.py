@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from madtp.data.faults import may_skip, pass_over
 from madtp.data.files import Entry, answer_list, first, short
 from madtp.data.images import ImageFile, ImageSource
 from madtp.data.sample import CaptionSample, Data, PairSample, VqaSample
@@ -70,7 +71,10 @@ class Images:
 
 def report_missing(missing: Sequence[str], where: object, skip_missing: bool, fix: str) -> None:
     """Say that pictures are missing: how many and the first five. Raises InputError; with ``skip_missing`` logs it."""
-    if missing and skip_missing:
+    if missing and may_skip():
+        for name in missing:
+            pass_over(InputError("no such image", f"{where}: {name}"), f"image {name}")
+    elif missing and skip_missing:
         logger.warning("%s: images that are missing, left out with their texts: %s", where, first(missing))
     elif missing:
         raise InputError(f"images that are missing: {first(missing)}", where, f"{fix}, or use --skip-missing")
@@ -98,11 +102,18 @@ def group(
         entries: of the annotations.
         names: the picture(s) that an entry is about; checked to stay inside the folder of images.
         text: question or statement of an entry, or a list of captions.
+
+    Raises:
+        InputError: of a faulty entry, unless such are left out (`madtp.data.faults`).
     """
     groups: dict[Names, list[Any]] = {}
     for entry in entries:
-        made = text(entry)
-        key = tuple(inside(name, entry.where) for name in names(entry))
+        try:
+            made = text(entry)
+            key = tuple(inside(name, entry.where) for name in names(entry))
+        except InputError as error:
+            pass_over(error, entry.where)
+            continue
         groups.setdefault(key, []).extend(made if isinstance(made, list) else [made])
     return groups
 
@@ -218,10 +229,10 @@ class Request:
         answers: Sequence[str] | None = None,
     ) -> Data[Any]:
         """The split, from its texts and its pictures (None = missing) by name; otherwise as `data`."""
-        kept = {names: texts for names, texts in groups.items() if None not in found[names]}
+        kept: dict[Names, Sequence[Any]] = {names: texts for names, texts in groups.items() if None not in found[names]}
         if not kept:
             raise InputError(f"nothing is left of split {self.split!r}", self.path, "give its pictures")
-        check_ids([text for texts in kept.values() for text in texts], self.path)
+        kept = {**without_doubles(kept, self.path)}
         ids = {names: name_of(names) for names in kept}
         taken = Counter(ids.values())
         samples = [
@@ -243,9 +254,41 @@ def make_sample(task: str, image_id: str, files: Sequence[Any], texts: Sequence[
     return CaptionSample(image_id, files[0], tuple(texts))
 
 
+def without_doubles(groups: Mapping[Names, Sequence[Any]], where: object) -> dict[Names, list[Any]]:
+    """The same groups; where faulty entries are left out, of several texts with one id the first stays.
+
+    Raises:
+        InputError: two texts have the same id, and faulty entries are not left out; no text is left.
+    """
+    if not may_skip():
+        check_ids([text for texts in groups.values() for text in texts], where)
+        return {names: list(texts) for names, texts in groups.items()}
+    seen: set[str] = set()
+    out: dict[Names, list[Any]] = {}
+    for names, texts in groups.items():
+        for text in texts:
+            name = text_id(text)
+            if name is not None and name in seen:
+                said = InputError(f"the id {short(name)} is another text's too", where, "give each its own")
+                pass_over(said, f"{'|'.join(names)}: {name}: {getattr(text, 'text', '')}")
+                continue
+            if name is not None:
+                seen.add(name)
+            out.setdefault(names, []).append(text)
+        if not texts:
+            out.setdefault(names, [])
+    return out
+
+
+def text_id(text: Any) -> str | None:
+    """The id of a question or a statement; captions have none."""
+    name: str | None = getattr(text, "question_id", getattr(text, "statement_id", None))
+    return name
+
+
 def check_ids(texts: Sequence[Any], where: object) -> None:
     """Raise InputError if two questions or two statements have the same id; captions have none."""
-    ids = Counter(getattr(text, "question_id", getattr(text, "statement_id", None)) for text in texts)
+    ids = Counter(text_id(text) for text in texts)
     twice = [str(name) for name, count in ids.items() if name is not None and count > 1]
     if twice:
         raise InputError(f"ids that several texts have: {first(twice)}", where, "give each its own")

@@ -16,6 +16,9 @@ logger = logging.getLogger(__name__)
 MAX_PIXELS = 64_000_000
 """Pictures of more pixels than this are refused: they are a mistake or an attack on memory (64 MP = 192 MB as RGB)."""
 
+MAX_RATIO = 200
+"""Pictures longer than so many times their width (or wider) are refused: brought to a model's size they fill memory."""
+
 
 @runtime_checkable
 class ImageSource(Protocol):
@@ -42,7 +45,8 @@ class ImageFile:
         """Decode the file to RGB, upright (EXIF orientation applied), transparency laid over white.
 
         Raises:
-            InputError: the file is missing, unreadable, not an image, cut short, broken or over ``max_pixels``.
+            InputError: the file is missing, unreadable, not an image, cut short, broken, over ``max_pixels`` or over
+                `MAX_RATIO`.
         """
         return decode(self.path, self.path, self.max_pixels)
 
@@ -67,6 +71,9 @@ def decode(file: str | Path | IO[bytes], where: object, max_pixels: int = MAX_PI
             if opened.width * opened.height > max_pixels:
                 what = f"{opened.width} x {opened.height} is over the limit of {max_pixels / 1e6:g} million pixels"
                 raise InputError(what, where, "make the picture smaller")
+            if max(opened.size) > MAX_RATIO * min(opened.size):
+                what = f"{opened.width} x {opened.height} is more than {MAX_RATIO} times as long as wide"
+                raise InputError(what, where, "cut it")
             opened.load()
             return _as_rgb(_upright(opened))
     except InputError:

@@ -9,6 +9,7 @@ from typing import Any
 
 from madtp.data.captions import KARPATHY, blip_file, load_blip_captions, load_karpathy
 from madtp.data.easy_vqa import load_easy_vqa
+from madtp.data.faults import Faults, reading
 from madtp.data.files import first
 from madtp.data.gather import Request, check_ids
 from madtp.data.nlvr import BLIP_FILES, is_nlvr, is_nlvr2, load_blip_nlvr2, load_nlvr, load_nlvr2
@@ -89,7 +90,13 @@ FORMS = (
 
 
 def load_data(
-    task: str, source: str | Path, split: str = "train", *, limit: int | None = None, skip_missing: bool = False
+    task: str,
+    source: str | Path,
+    split: str = "train",
+    *,
+    limit: int | None = None,
+    skip_missing: bool = False,
+    faults: Faults | None = None,
 ) -> Data[Any]:
     """Load one split of a data set; all that can be checked without decoding pictures is checked.
 
@@ -102,12 +109,14 @@ def load_data(
         split: "train", "val" or "test".
         limit: keep only the first this many samples (with all their texts); None keeps all.
         skip_missing: leave out samples whose pictures are not there, instead of stopping.
+        faults: what to do about faulty entries; None = the first stops. Skipping them includes `skip_missing`.
 
     Raises:
         InputError: unknown task or split, wrong limit, no such source, a form that is unknown or not clear, a fault in
             its files, or texts without answers, labels or captions where the split cannot do without.
     """
-    data = open_data(task, source, split, limit=limit, skip_missing=skip_missing)
+    with reading(faults, split):
+        data = open_data(task, source, split, limit=limit, skip_missing=skip_missing)
     if data.hidden and (split == "train" or task == "retrieval"):
         what = {"vqa": "questions without answers", "reasoning": "statements without labels"}
         use = "train on" if split == "train" else "search among"

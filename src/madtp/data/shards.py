@@ -28,6 +28,9 @@ from madtp.errors import InputError
 logger = logging.getLogger(__name__)
 
 RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
+MAX_MEMBER = 2**28
+"""Pictures and texts in a tar of more bytes than this are refused."""
+
 Place = tuple[int, int]
 """Offset and length in bytes."""
 
@@ -55,8 +58,8 @@ class TarImage:
         try:
             with open(self.path, "rb") as file:
                 data = read_at(file, (self.offset, self.size))
-        except OSError as error:
-            raise InputError(f"cannot be read: {error.strerror}", where, "give the shards again") from error
+        except (OSError, OverflowError) as error:
+            raise InputError(f"cannot be read: {error}", where, "give the shards again") from error
         if len(data) < self.size:
             raise InputError("the tar is shorter than when it was indexed", where, "give the whole file")
         return decode(io.BytesIO(data), where, self.max_pixels)
@@ -153,10 +156,10 @@ def index(path: Path) -> dict[str, dict[str, Place]]:
                 if member.isreg() and not member.issparse() and stem and dot:
                     place = (member.offset_data, member.size)
                     members.setdefault(f"{folder}{slash}{stem}", {})[f".{ending.lower()}"] = place
-    except (tarfile.TarError, EOFError) as error:
-        raise InputError(f"is not a whole tar file ({error})", path, "give plain .tar files, not compressed") from error
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", path) from error
+        raise InputError(f"cannot be read: {error.strerror or error}", path) from error
+    except Exception as error:  # damaged headers make the reader stumble in other ways too
+        raise InputError(f"is not a whole tar file ({error})", path, "give plain .tar files, not compressed") from error
     return members
 
 
@@ -200,5 +203,7 @@ def _bytes(file: Path, place: Place) -> bytes:
 def read_at(file: BinaryIO, place: Place) -> bytes:
     """The bytes at a place of an open file, fewer where it ends before."""
     offset, size = place
+    if size > MAX_MEMBER:
+        raise InputError(f"a member of {size / 1e9:.1f} GB, over the limit of {MAX_MEMBER / 1e9:.1f}", file.name)
     file.seek(offset)
     return file.read(size)

@@ -5,6 +5,7 @@ import math
 import pickletools
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from torch import Tensor
 
 from madtp.errors import InputError
 from madtp.model.jit_archive import is_jit_archive, read_jit_archive
+
+MAX_SHARED = 8  # times that the numbers in a file may be used: BLIP's are saved with some of them under two names
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,20 @@ def read_safetensors(path: Path, *, tensors: bool = True) -> dict[str, Tensor]:
         ) from error
 
 
+def _check_zip(path: Path) -> None:
+    """Refuse a zip whose members are compressed, which torch never does: they could be of any size."""
+    if zipfile.is_zipfile(path):
+        try:
+            with zipfile.ZipFile(path) as archive:
+                stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+        except Exception:  # for torch to judge
+            return
+        if not stored:
+            raise InputError("holds compressed members, as no checkpoint does", path, "save it anew with torch.save")
+
+
 def _read_pickle(path: Path) -> Any:
+    _check_zip(path)
     try:
         with warnings.catch_warnings(action="ignore"):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -106,7 +122,26 @@ def _checkpoint(content: Any, path: Path) -> Checkpoint:
             path,
             "a checkpoint is {'model': state dict} or a state dict",
         )
+    _check_extent(state, path)
     return Checkpoint(dict(state), temperature)
+
+
+def _check_extent(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse tensors that a small file makes large: stretched, sparse, quantised, or many views of one.
+
+    Raises:
+        InputError: a tensor is not plain, or all together are far larger than the file.
+    """
+    total = 0
+    for name, tensor in state.items():
+        plain = tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
+        size = tensor.numel() * tensor.element_size()
+        if not plain or size > tensor.untyped_storage().nbytes():
+            raise InputError(f"{name} is no plain tensor", path, "save the state dict with plain tensors")
+        total += size
+    if total > MAX_SHARED * path.stat().st_size:
+        said = f"its tensors are {total / 1e9:.1f} GB, more than {MAX_SHARED} times the file"
+        raise InputError(said, path, "save every tensor once")
 
 
 def _temperature(value: Any, path: Path) -> float | None:

@@ -48,7 +48,9 @@ def is_jit_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith("/constants.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except OSError:
+        raise
+    except Exception:  # no zip, or one so damaged that its reader stumbles
         return False
 
 

@@ -29,6 +29,7 @@ CLASSES = {
     "MadtpCLIPModel": "clip",
 }
 MODEL_TYPES = {"blip": "blip", "madtp_blip": "blip", "clip": "clip", "madtp_clip": "clip"}  # -> family
+MOST, MOST_LAYERS = 2**20, 256  # of any whole number in a config.json, and of layers
 _HUB_ID = re.compile(r"[\w.-]{1,96}/[\w.-]{1,96}")
 _LAYER = re.compile(r"\.layers?\.\d+\.")
 
@@ -135,9 +136,23 @@ def _folder_config(folder: Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise InputError(f"not JSON: {error}", file) from error
+    except RecursionError as error:
+        raise InputError("not JSON that can be read: nested too deep", file) from error
     if not isinstance(config, dict):
         raise InputError("holds no JSON object", file)
+    _check_sizes(config, file)
     return config
+
+
+def _check_sizes(config: Any, file: Path, name: str = "") -> None:
+    """Refuse numbers with which the empty model alone would fill memory."""
+    if name.count(".") > 20:
+        raise InputError("nested too deep", file)
+    for key, value in config.items() if isinstance(config, dict) else ():
+        most = MOST_LAYERS if "layers" in str(key) else MOST
+        if isinstance(value, int) and value > most:
+            raise InputError(f"{name}{key} is {value}, more than {most}", file, "give the config of the weights")
+        _check_sizes(value, file, f"{name}{key}.")
 
 
 def _hub_config(name: str, kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from madtp.prune.packed import start_of
-from madtp.prune.score import EPS
+from madtp.prune.score import denominator
 
 
 @dataclass(frozen=True)
@@ -163,6 +163,6 @@ def select(
         merged=merged,
         source=gone + shift.index_select(0, instance),
         target=target,
-        weight=raw / (total.index_select(0, target) + EPS),
+        weight=raw / denominator(total).index_select(0, target),
         gate=gates,
     )

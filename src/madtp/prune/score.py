@@ -4,10 +4,17 @@ Every score is one number a token, higher = kept, and means something at content
 `token_score`) ignore what stands elsewhere and are 0 there.
 """
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 EPS = 1e-8
+
+
+def denominator(total: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
+    """`total + 1e-8`, as published, and never 0: a sum of scores may be negative, -1e-8 too."""
+    total = total + EPS
+    return torch.where(total == 0, EPS, total)
 
 
 def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
@@ -23,7 +30,7 @@ def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, ".
 
 def _share(score: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     score = score.masked_fill(~content, 0.0)
-    return score / (score.sum(-1, keepdim=True) + EPS)
+    return score / denominator(score.sum(-1, keepdim=True))
 
 
 def self_score(column: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:

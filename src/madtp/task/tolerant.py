@@ -1,0 +1,72 @@
+"""Samples that cannot be read, handed on beside those that can: what is to be done about them is decided outside.
+
+A loader's workers are other processes, so a fault travels in the batch.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch.utils.data import DataLoader, Dataset
+
+from madtp.data.faults import Faults
+from madtp.errors import InputError
+
+FAULTY = "faulty"
+
+
+class Faulty(NamedTuple):
+    """A sample that is no use.
+
+    Attributes:
+        name: its id.
+        said: what is wrong with it.
+    """
+
+    name: str
+    said: str
+
+
+class Tolerant(Dataset[Any]):
+    """A data set whose faulty samples come as `Faulty`."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.dataset[index]
+        except InputError as error:
+            return Faulty(self.dataset.data[index].image_id, str(error))
+
+
+def collate(of_task: Callable[[Sequence[Any]], dict[str, Any]], items: Sequence[Any]) -> dict[str, Any]:
+    """The batch of the good ones, empty where there are none; the faulty ones under `FAULTY`."""
+    good = [item for item in items if not isinstance(item, Faulty)]
+    batch = of_task(good) if good else {}
+    return {**batch, FAULTY: [item for item in items if isinstance(item, Faulty)]}
+
+
+def stream(dataset: Any, task: Any, faults: Faults | None, **options: Any) -> Iterator[dict[str, Any]]:
+    """Batches of a `TaskDataset` as torch's loader makes them with `options`; empty where no sample could be read.
+
+    Args:
+        dataset: of the task.
+        task: collates.
+        faults: what to do about samples that cannot be read; None = the first stops.
+
+    Raises:
+        InputError: a sample that cannot be read, or more of them than may be left out.
+    """
+    skip = faults is not None and faults.skip
+    whole: Any = Tolerant(dataset) if skip else dataset
+    data = dataset.data
+    for batch in DataLoader(whole, collate_fn=partial(collate, task.collate) if skip else task.collate, **options):
+        for fault in batch.pop(FAULTY, ()):
+            assert faults is not None
+            faults.note(data.split, "sample", fault.name, fault.said)
+            faults.check(data.split, "sample", len(data))
+        yield batch
