@@ -35,9 +35,13 @@ ROOMS: dict[str, set[str]] = {
     "resume": BASE | SIDE | {"train"},
     "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
     "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume", "train"},
+    "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
+    "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
+    "publish": BASE | SIDE | {"prune", "model", "task"},
+    "serve": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
     "cli": BASE
     | SIDE
-    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare"},
+    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare", "serve"},
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}
