@@ -94,6 +94,7 @@ def test_image_features(kind: str) -> None:
         torch.testing.assert_close(torch.stack([pooled.view(-1) for pooled in one]), ours, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:`max_length` is ignored")  # the host's own remark on a list of prompts
 def test_captions_by_image_text_to_text(tmp_path: Path) -> None:
     saved = folder("caption", tmp_path)
     stock = transformers.pipeline("image-text-to-text", model=str(saved))
@@ -142,7 +143,8 @@ def collate(kind: str) -> Any:
 def trainer(kind: str, out: Path, model: Any = None, **options: Any) -> Trainer:
     settings = {
         "output_dir": str(out), "max_steps": 2, "per_device_train_batch_size": 3, "learning_rate": 1e-2,
-        "use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True, "report_to": [], "save_steps": 2, **options,
+        "use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True, "report_to": [], "save_steps": 2,
+        **options,
     }  # fmt: skip
     model = nano(kind, temperature=TEMPERATURE) if model is None else model
     data = rows()

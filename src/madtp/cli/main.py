@@ -50,6 +50,7 @@ def _register() -> None:
         evaluate,
         flops,
         predict,
+        serve,
         train,
         view,
     )
@@ -62,6 +63,7 @@ def _register() -> None:
     app.command()(convert.convert)
     app.command()(answers.answers)
     app.command()(view.view)
+    app.command()(serve.serve)
 
 
 def run(arguments: list[str] | None = None) -> None:
