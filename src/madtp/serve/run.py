@@ -13,6 +13,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from madtp.errors import InputError
 from madtp.serve.limits import Limits
 
+# Longer than clients keep an idle connection (httpx: 5), or one is closed just as a request is sent on it.
+KEEP_SECONDS = 20
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -64,6 +66,7 @@ def run(app: Any, listening: socket.socket, limits: Limits, ready: Callable[[], 
         access_log=False,
         server_header=False,
         limit_concurrency=limits.connections,
+        timeout_keep_alive=KEEP_SECONDS,
         timeout_graceful_shutdown=int(limits.read_seconds + limits.seconds) + 5,
     )
     server = uvicorn.Server(config)
