@@ -32,12 +32,12 @@ def index(model: str, photos: Path, file: Path, batch_size: int = 32) -> None:
             known = {str(n): (float(t), f) for n, t, f in zip(old["names"], old["times"], old["features"], strict=True)}
     keep = {name: known[name][1] for name, time in found.items() if name in known and known[name][0] == time}
     pipe = madtp.pipeline("retrieval", model=model, batch_size=batch_size)
-    fresh, broken = [], 0
+    fresh, new = [], 0
     for name in found.keys() - keep.keys():
         try:
-            fresh.append((name, pipe.task.pixels(ImageFile(name))))  # decoded once, here
+            fresh.append((name, pipe.task.pixels(ImageFile(name))))
+            new += 1
         except InputError as error:
-            broken += 1
             print(f"left out: {error}")
         if len(fresh) == batch_size:
             keep |= features(pipe, fresh)
@@ -52,9 +52,7 @@ def index(model: str, photos: Path, file: Path, batch_size: int = 32) -> None:
             times=np.array([found[name] for name in names]),
             features=np.array([keep[name] for name in names]),
         )
-    print(
-        f"{file}: {len(names)} photos, {len(found) - broken - len(keep.keys() & known.keys())} of them new or changed"
-    )
+    print(f"{file}: {len(names)} photos, {new} of them new or changed")
 
 
 def features(pipe: madtp.pipelines.search.RetrievalPipeline, fresh: list) -> dict[str, np.ndarray]:
