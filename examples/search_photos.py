@@ -17,6 +17,7 @@ from madtp.data.images import ImageFile
 from madtp.data.table import IMAGE_ENDINGS
 from madtp.errors import InputError
 from madtp.files import atomic_path, atomic_write
+from madtp.pipelines.search import RetrievalPipeline
 from madtp.report.html import data_url, document, shrunk
 
 
@@ -55,7 +56,7 @@ def index(model: str, photos: Path, file: Path, batch_size: int = 32) -> None:
     print(f"{file}: {len(names)} photos, {new} of them new or changed")
 
 
-def features(pipe: madtp.pipelines.search.RetrievalPipeline, fresh: list) -> dict[str, np.ndarray]:
+def features(pipe: RetrievalPipeline, fresh: list) -> dict[str, np.ndarray]:
     """Name -> feature of length 1."""
     from madtp.answer import see
 
