@@ -98,9 +98,9 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
     engine, limits = worker.engine, worker.limits
     text = Annotated[str, StringConstraints(min_length=1, max_length=limits.text, pattern=r"\S")]
     images = Annotated[list[UploadFile], File(min_length=1, max_length=limits.images, description="picture files")]
-    texts = Annotated[list[text], Form(min_length=1, max_length=limits.texts)]  # type: ignore[valid-type]
-    some = Annotated[list[text], Form(max_length=limits.texts)]  # type: ignore[valid-type]
-    few = Annotated[list[UploadFile], File(max_length=limits.images)]
+    texts = Annotated[list[text], Form(min_length=1, max_length=limits.texts)]
+    some = Annotated[list[text] | None, Form(max_length=limits.texts)]
+    few = Annotated[list[UploadFile] | None, File(max_length=limits.images)]
     pair = Annotated[list[UploadFile], File(min_length=1, max_length=2, description="left and right, or one")]
     saving = Annotated[
         float | None,
@@ -128,30 +128,30 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
 
     async def vqa(
         image: Annotated[UploadFile, File(description="a picture file")],
-        question: texts,  # type: ignore[valid-type]
-        choice: some = (),  # type: ignore[valid-type]
-        reduction: saving = None,  # type: ignore[valid-type]
+        question: texts,
+        choice: some = None,
+        reduction: saving = None,
     ) -> forms.Answers:
         """Answer questions about a picture in free words; or by the likeliest `choice`, where there are any."""
         budget = engine.pick(reduction)
-        asked, choices = worker.texts(question, "question"), worker.texts(choice, "choice")
+        asked, choices = worker.texts(question, "question"), worker.texts(choice or (), "choice")
         (upload,) = worker.uploads([await _read(image)])
         return replied(budget, await worker.answers(budget, [([upload], asked)], choices))
 
-    async def caption(image: images, reduction: saving = None) -> forms.Answers:  # type: ignore[valid-type]
+    async def caption(image: images, reduction: saving = None) -> forms.Answers:
         """Say what is in each picture."""
         budget = engine.pick(reduction)
         uploads = worker.uploads([await _read(file) for file in image])
         return replied(budget, await worker.answers(budget, [([upload], ()) for upload in uploads]))
 
-    async def reasoning(image: pair, statement: texts, reduction: saving = None) -> forms.Answers:  # type: ignore[valid-type]
+    async def reasoning(image: pair, statement: texts, reduction: saving = None) -> forms.Answers:
         """Judge statements about two pictures, or one: true or false."""
         budget = engine.pick(reduction)
         said = worker.texts(statement, "statement")
         uploads = worker.uploads([await _read(file) for file in image])
         return replied(budget, await worker.answers(budget, [(uploads, said)]))
 
-    async def rank(image: images, text: texts, reduction: saving = None) -> forms.Ranked:  # type: ignore[valid-type]
+    async def rank(image: images, text: texts, reduction: saving = None) -> forms.Ranked:
         """How well each text goes with each picture, and which go best."""
         budget = engine.pick(reduction)
         said = worker.texts(text, "text")
@@ -165,10 +165,10 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
             budget=_budget(engine, budget),
         )
 
-    async def embed(image: few = (), text: some = (), reduction: saving = None) -> forms.Embedded:  # type: ignore[valid-type]
+    async def embed(image: few = None, text: some = None, reduction: saving = None) -> forms.Embedded:
         """Features of pictures and of texts, for an index; give some of either."""
         budget = engine.pick(reduction)
-        said, uploads = worker.texts(text, "text"), worker.uploads([await _read(file) for file in image])
+        said, uploads = worker.texts(text or (), "text"), worker.uploads([await _read(file) for file in image or ()])
         if not said and not uploads:
             raise InputError("there is none", "image, text", "give some of either")
         seen = await worker.seen(budget, uploads)
@@ -179,9 +179,9 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
             budget=_budget(engine, budget),
         )
 
+    calls: dict[str, Any] = {"vqa": vqa, "caption": caption, "reasoning": reasoning, "rank": rank, "embed": embed}
     for path in PATHS[engine.task.name]:
-        call = {"vqa": vqa, "caption": caption, "reasoning": reasoning, "rank": rank, "embed": embed}[path[4:]]
-        app.post(path, **post)(call)
+        app.post(path, **post)(calls[path.removeprefix("/v1/")])
 
 
 def _add_state(app: FastAPI, worker: Worker, metrics: Metrics, name: str) -> None:

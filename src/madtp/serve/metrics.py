@@ -16,18 +16,18 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
-        own = {"registry": self.registry}
-        self.requests = Counter("madtp_requests_total", "Requests answered.", ["path", "status"], **own)
+        own = self.registry
+        self.requests = Counter("madtp_requests_total", "Requests answered.", ["path", "status"], registry=own)
         self.seconds = Histogram(
-            "madtp_request_seconds", "From the first byte to the answer.", ["path"], buckets=SECONDS, **own
+            "madtp_request_seconds", "From the first byte to the answer.", ["path"], buckets=SECONDS, registry=own
         )
-        self.inside = Gauge("madtp_requests_inside", "Requests being read, waiting or answered.", **own)
-        self.waiting = Gauge("madtp_units_waiting", "Pictures and texts that wait for the model.", **own)
-        self.bytes = Gauge("madtp_body_bytes", "Bytes of the bodies of these requests.", **own)
+        self.inside = Gauge("madtp_requests_inside", "Requests being read, waiting or answered.", registry=own)
+        self.waiting = Gauge("madtp_units_waiting", "Pictures and texts that wait for the model.", registry=own)
+        self.bytes = Gauge("madtp_body_bytes", "Bytes of the bodies of these requests.", registry=own)
         self.batch = Histogram(
-            "madtp_batch_units", "Pictures or texts that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), **own
+            "madtp_batch_units", "Pictures or texts that ran together.", buckets=(1, 2, 4, 8, 16, 32, 64), registry=own
         )
-        self.gflops = Counter("madtp_gflops_total", "GFLOPs spent on answers.", ["run"], **own)
+        self.gflops = Counter("madtp_gflops_total", "GFLOPs spent on answers.", ["run"], registry=own)
         self._ended: deque[float] = deque(maxlen=32)
 
     def done(self, path: str, status: int, seconds: float) -> None:
