@@ -41,6 +41,10 @@ ROOMS: dict[str, set[str]] = {
     | {"prune", "model", "task", "evaluate", "recipe", "resume", "soundness", "stop"},  # it validates as it goes
     "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "checkpoints", "train"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
+    "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
+    "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
+    "publish": BASE | SIDE | {"prune", "model", "task"},
+    "serve": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
     "cli": BASE
     | SIDE
     | {
@@ -56,6 +60,7 @@ ROOMS: dict[str, set[str]] = {
         "view",
         "compare",
         "page",
+        "serve",
     },
     "__main__": {"cli"},
 }

@@ -6,17 +6,22 @@ The public names come on demand, so that `import madtp` stays light.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from madtp.model.auto import register
     from madtp.model.blip import MadtpBlipForQuestionAnswering
     from madtp.model.blip_caption import MadtpBlipForConditionalGeneration
     from madtp.model.blip_reasoning import MadtpBlipForVisualReasoning
     from madtp.model.blip_retrieval import MadtpBlipForImageTextRetrieval
     from madtp.model.clip import MadtpCLIPModel
     from madtp.model.config import MadtpBlipConfig, MadtpCLIPConfig, PruneConfig
+    from madtp.model.features import ImageFeatures
     from madtp.model.load import load, load_processor
+    from madtp.pipelines.make import pipeline
+    from madtp.publish import push_to_hub
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ImageFeatures",
     "MadtpBlipConfig",
     "MadtpBlipForConditionalGeneration",
     "MadtpBlipForImageTextRetrieval",
@@ -28,9 +33,13 @@ __all__ = [
     "__version__",
     "load",
     "load_processor",
+    "pipeline",
+    "push_to_hub",
+    "register",
 ]
 
 _HOME = {
+    "ImageFeatures": "madtp.model.features",
     "MadtpBlipConfig": "madtp.model.config",
     "MadtpBlipForConditionalGeneration": "madtp.model.blip_caption",
     "MadtpBlipForImageTextRetrieval": "madtp.model.blip_retrieval",
@@ -41,6 +50,9 @@ _HOME = {
     "PruneConfig": "madtp.model.config",
     "load": "madtp.model.load",
     "load_processor": "madtp.model.load",
+    "pipeline": "madtp.pipelines.make",
+    "push_to_hub": "madtp.publish",
+    "register": "madtp.model.auto",
 }
 
 

@@ -85,6 +85,7 @@ def _register() -> None:
         evaluate,
         flops,
         predict,
+        serve,
         train,
         view,
     )
@@ -101,6 +102,7 @@ def _register() -> None:
         (compare.compare, "Many methods at the same budgets: table, plots, page."),
         (bench.bench, "Time, dense against pruned, beside GFLOPs."),
         (flops.flops, "What one example costs, by part."),
+        (serve.serve, "Answers over HTTP, requests of any size in one batch."),
         (convert.convert, "A public checkpoint to a model folder, or back."),
         (answers.answers, "The list of answers that --inference rank picks from."),
     ):

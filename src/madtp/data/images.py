@@ -51,6 +51,26 @@ class ImageFile:
         return decode(self.path, self.path, self.max_pixels)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageHeld:
+    """A picture that is in memory already.
+
+    Args:
+        image: of any mode.
+        name: for messages.
+    """
+
+    image: Image.Image
+    name: str = "picture"
+
+    def open(self) -> Image.Image:
+        """As `ImageFile.open` gives it. Raises InputError where its pixels cannot be had."""
+        try:
+            return _as_rgb(_upright(self.image))
+        except Exception as error:  # a file read late may be broken in any way
+            raise InputError(f"is a broken or cut short image ({error})", self.name, "replace it") from error
+
+
 def decode(file: str | Path | IO[bytes], where: object, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The picture in a file, a path or an open one, as `ImageFile.open` gives it.
 

@@ -28,6 +28,8 @@ class Pruned:
     """
 
     stock_class: type[PreTrainedModel]
+    # Read by the stock Trainer: our losses are means of a batch, and take no count of its items.
+    accepts_loss_kwargs = False
     config: Any
     madtp_guidance: Guidance
 

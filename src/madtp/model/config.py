@@ -96,10 +96,15 @@ class PruneConfig:
         return asdict(self)
 
 
+# Of an output, what the stock Trainer leaves out of its predictions.
+_NOT_PREDICTED = ["loss_task", "loss_align", "trace", "encoded"]
+
+
 class MadtpBlipConfig(BlipConfig):
     """A `BlipConfig` with one more field, `madtp`: the dictionary form of `PruneConfig`."""
 
     model_type = "madtp_blip"
+    keys_to_ignore_at_inference = _NOT_PREDICTED
     madtp: dict[str, Any] | None = None
 
 
@@ -112,5 +117,6 @@ class MadtpCLIPConfig(CLIPConfig):
     """
 
     model_type = "madtp_clip"
+    keys_to_ignore_at_inference = _NOT_PREDICTED
     madtp: dict[str, Any] | None = None
     semantic_width: int | None = None

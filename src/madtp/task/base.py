@@ -217,8 +217,8 @@ class Task(ABC):
         """Write what `finish` gave in the format of the benchmark's server. Raises InputError."""
 
     @abstractmethod
-    def example(self, images: Sequence[str], text: str) -> Item:
-        """Pictures of the user's and a text, as the data set would give them."""
+    def example(self, images: Sequence[str | ImageSource], *texts: str) -> Item:
+        """Pictures of the user's, files or held, and texts about them, as the data set would give them."""
 
     def tagging_loss(self, model: Any, batch: Batch) -> Tensor:
         """Loss of the first epochs, in which an image tower from scratch learns to say what is there.
@@ -246,11 +246,11 @@ class Task(ABC):
         """Settings that a resumed run must have the same."""
         return {}
 
-    def _read_pictures(self, images: Sequence[str], most: int) -> tuple[Tensor, list[ImageFile]]:
+    def _read_pictures(self, images: Sequence[str | ImageSource], most: int) -> tuple[Tensor, list[ImageSource]]:
         if not 1 <= len(images) <= most:
             fix = "give one" if most == 1 else f"give 1 to {most}"
             raise InputError(f"{len(images)} images for one {self.name} example", "--image", fix)
-        files = [ImageFile(image) for image in images]
+        files = [ImageFile(image) if isinstance(image, str | Path) else image for image in images]
         return torch.stack([self.pixels(file) for file in files]), files
 
 

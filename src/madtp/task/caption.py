@@ -8,6 +8,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from madtp.data.images import ImageSource
 from madtp.data.sample import CaptionSample, Data
 from madtp.errors import InputError
 from madtp.metric.submission import coco_image_id, write_captions
@@ -183,7 +184,7 @@ class CaptionTask(Task):
         """COCO's JSON; see `write_captions`."""
         write_captions(path, [(coco_image_id(p.id), p.answer) for p in scored.predictions])
 
-    def example(self, images: Sequence[str], text: str) -> Item:
-        """One picture of the user's; the text is not looked at."""
+    def example(self, images: Sequence[str | ImageSource], *texts: str) -> Item:
+        """One picture of the user's; texts are not looked at."""
         pixels, files = self._read_pictures(images, 1)
         return pixels, CaptionSample(str(images[0]), files[0], ()), []

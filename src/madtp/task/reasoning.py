@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from madtp.data.images import ImageSource
 from madtp.data.sample import Data, PairSample, Statement
 from madtp.metric.reasoning import reasoning_scores
 from madtp.metric.submission import write_nlvr2
@@ -98,9 +99,9 @@ class ReasoningTask(Task):
         """NLVR2's CSV; see `write_nlvr2`."""
         write_nlvr2(path, [(p.id, p.answer == WORDS[1]) for p in scored.predictions])
 
-    def example(self, images: Sequence[str], text: str) -> Item:
-        """Two pictures of the user's (or one for both sides) and a statement about them."""
+    def example(self, images: Sequence[str | ImageSource], *texts: str) -> Item:
+        """Two pictures of the user's (or one for both sides) and statements about them."""
         pixels, files = self._read_pictures(images, 2)
-        statement = Statement(text, None, "0")
-        sample = PairSample(" ".join(map(str, images)), (files[0], files[-1]), (statement,))
-        return pixels, sample, [statement]
+        statements = tuple(Statement(text, None, str(i)) for i, text in enumerate(texts))
+        sample = PairSample(" ".join(map(str, images)), (files[0], files[-1]), statements)
+        return pixels, sample, list(statements)

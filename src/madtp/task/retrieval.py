@@ -10,6 +10,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from madtp.data.images import ImageSource
 from madtp.data.sample import CaptionSample, Data
 from madtp.errors import InputError
 from madtp.metric.retrieval import KS, Ranking, recalls_of_rankings, topk_chunked
@@ -77,7 +78,8 @@ class RetrievalTask(Task):
         other.k_test = 0
         return other
 
-    def _tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """`[q, l]` ids and mask of texts on their own."""
         if not self.clip:
             return self.texts.plain(captions)
         if not captions:
@@ -88,7 +90,7 @@ class RetrievalTask(Task):
     def collate(self, items: Sequence[Item]) -> Batch:
         """Pictures once each, their captions in order."""
         captions: list[str] = [caption for _, _, some in items for caption in some]
-        input_ids, attention_mask = self._tokens(captions)
+        input_ids, attention_mask = self.tokens(captions)
         return {
             "pixel_values": torch.cat([pixels for pixels, _, _ in items]),
             "image_index": picture_index(items)[0],
@@ -234,7 +236,7 @@ class RetrievalTask(Task):
         """The ten best both ways; see `write_rankings`."""
         write_rankings(path, scored.captions_found, scored.pictures_found)
 
-    def example(self, images: Sequence[str], text: str) -> Item:
-        """One picture of the user's and a text, as the data set would give them."""
+    def example(self, images: Sequence[str | ImageSource], *texts: str) -> Item:
+        """One picture of the user's and texts, as the data set would give them."""
         pixels, files = self._read_pictures(images, 1)
-        return pixels, CaptionSample(str(images[0]), files[0], (text,)), [text]
+        return pixels, CaptionSample(str(images[0]), files[0], texts), list(texts)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from madtp.data.images import ImageSource
 from madtp.data.sample import Data, Question, VqaSample
 from madtp.errors import InputError
 from madtp.metric.submission import write_vqa
@@ -176,8 +177,8 @@ class VqaTask(Task):
         """VQA's JSON; see `write_vqa`."""
         write_vqa(path, [(p.id, p.answer) for p in scored.predictions])
 
-    def example(self, images: Sequence[str], text: str) -> Item:
-        """One picture of the user's and a question about it, as the data set would give it."""
+    def example(self, images: Sequence[str | ImageSource], *texts: str) -> Item:
+        """One picture of the user's and questions about it, as the data set would give them."""
         pixels, files = self._read_pictures(images, 1)
-        question = Question(text, ("?",), (1.0,), "0")
-        return pixels, VqaSample(str(images[0]), files[0], (question,)), [question]
+        questions = tuple(Question(text, ("?",), (1.0,), str(i)) for i, text in enumerate(texts))
+        return pixels, VqaSample(str(images[0]), files[0], questions), list(questions)

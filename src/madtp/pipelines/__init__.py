@@ -1,0 +1,1 @@
+"""The calls that users of transformers' pipelines know, for all of our models: `madtp.pipeline`."""
