@@ -25,7 +25,12 @@ NOT_COPIED = shutil.ignore_patterns(".*", "runs", "site", "build", "dist", "*.eg
 def run(*command: str | Path, cwd: Path) -> str:
     """Its stdout; what it said where it failed. It knows nothing of this checkout."""
     done = subprocess.run(
-        [*map(str, command)], cwd=cwd, env={"PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False
+        [*map(str, command)],
+        cwd=cwd,
+        env={"PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     return done.stdout
@@ -56,8 +61,7 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel alone.
 
     What madtp depends on is not fetched but lent by this interpreter's environment: one line in a .pth file puts its
-    packages behind the new one's own. Lines of .pth files lying there are not read, so that an editable install of madtp
-    there is not on the path.
+    packages behind the new one's own. .pth files lying there are not read, so an editable madtp there is out of the way.
     """
     folder = tmp_path_factory.mktemp("fresh") / "env"
     venv.create(folder, with_pip=False)
