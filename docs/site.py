@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 ROOT = Path(__file__).parents[1]
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
-WIDTH = 100
+WIDTH = 84
 
 
 def on_files(files: Files, config: Any) -> Files:

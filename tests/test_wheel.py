@@ -61,7 +61,7 @@ def fresh(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A new environment with the wheel alone.
 
     What madtp depends on is not fetched but lent by this interpreter's environment: one line in a .pth file puts its
-    packages behind the new one's own. .pth files lying there are not read, so an editable madtp there is out of the way.
+    packages behind the new one's own. .pth files lying there are not read, so an editable madtp there does not count.
     """
     folder = tmp_path_factory.mktemp("fresh") / "env"
     venv.create(folder, with_pip=False)
