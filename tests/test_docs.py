@@ -46,6 +46,7 @@ NEEDS = {
 SMALL = {"--epochs": 1, "--limit": 5, "--batch-size": 3, "--pairs": 1, "--seeds": 1, "--tune": 5}
 # Beside towers this small the decoder of three beams is most of the work, and cannot be pruned.
 OF_PAGE = {"captioning": {"--beams": 1}}
+OF_VERB = {"compare": {"--epochs": 0}}  # its trained rows are in tests/cli/test_compare.py
 TASK_OF_PAGE = {"captioning": "caption", "data": "caption", "reasoning": "reasoning", "retrieval": "retrieval"}
 ROWS = 23  # pictures in a user's own folder
 _BLOCK = re.compile(
@@ -214,7 +215,6 @@ def test_a_page_works(
     command = typer.main.get_command(main.app)
     assert isinstance(command, TyperGroup)
     known, shown, names, before = command.commands, set(), {}, ""
-    few = SMALL | OF_PAGE.get(path.stem, {})
     monkeypatch.chdir(tmp_path)
     for block in _BLOCK.finditer(page):
         text, apart = block["text"], bool(block["needs"] or block["test"])
@@ -237,6 +237,7 @@ def test_a_page_works(
                 known[verb].make_context(verb, arguments)  # its options are there, and those it must have are given
                 continue
             options = {name for parameter in known[verb].params for name in parameter.opts}
+            few = SMALL | OF_PAGE.get(path.stem, {}) | OF_VERB.get(verb, {})
             small = [str(word) for pair in few.items() if pair[0] in options for word in pair]
             with monkeypatch.context() as patch:
                 patch.setenv("PATH", str(tmp_path))  # no Java: the same scores on every machine, no wait for METEOR
