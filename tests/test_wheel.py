@@ -1,4 +1,7 @@
-"""What is handed out works: source archive, wheel from it, a fresh environment, the command line from there."""
+"""What is handed out works: source archive, wheel from it, a fresh environment, the command line from there.
+
+The demo takes a minute or two on a quiet machine, nearly all of the time here.
+"""
 
 import json
 import shutil
@@ -101,6 +104,13 @@ def test_it_runs_from_a_fresh_environment(fresh: Path, tmp_path: Path) -> None:
     assert where.is_relative_to(fresh)
     assert Path(run(python, "-c", "import torch; print(torch.__file__)", cwd=tmp_path).strip()) != where
     assert run(fresh / "bin" / "madtp", "--version", cwd=tmp_path).split() == ["madtp", version("madtp")]
+    model = where.parent / "assets" / "demo-vqa"
+    question = ("--text", "how many shapes are there?", "--image", ROOT / "docs" / "images" / "scene.png", "--json")
+    said = json.loads(run(fresh / "bin" / "madtp", "predict", "--model", model, *question, cwd=tmp_path))
+    assert said["task"] == "vqa" and said["answer"]
+
+
+def test_the_demo_runs_there(fresh: Path, tmp_path: Path) -> None:
     report = json.loads(run(fresh / "bin" / "madtp", "demo", "--images", 8, "--out", "demo", "--json", cwd=tmp_path))
     assert [row["reduction_asked"] for row in report["rows"]] == [0, 0.5, 0.8]
     assert report["rows"][2]["gflops"]["reduction"] > report["rows"][1]["gflops"]["reduction"] > 0.4
