@@ -38,6 +38,8 @@ NEEDS = {
     "a GPU",
     "hours",  # benchmarks, from which the figures come
     "the .venv of a checkout",
+    "several machines",
+    "a running server",
     "the rights to publish",
 }
 
@@ -136,6 +138,8 @@ def commands(block: str, before: str, folder: Path, *, real: bool = True) -> lis
         (stubs / "python").write_text(f'#!/bin/bash\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
         (stubs / "python").chmod(0o755)
     said = folder / ".said"
+    paths = set(re.findall(r"^(?:\./)?[\w.-]+/[\w./-]+", block, re.M))  # bash looks for these itself
+    named = "\n".join(f'function {path} {{ command_not_found_handle {path} "$@"; }}' for path in paths)
     script = f"""
         set -euo pipefail
         exec 3>'{said}'
@@ -143,6 +147,7 @@ def commands(block: str, before: str, folder: Path, *, real: bool = True) -> lis
         command_not_found_handle() {{ printf '%s\\0' "$@" >&3; printf '\\n\\0' >&3; }}
         source() {{ command_not_found_handle source "$@"; }}
         cd() {{ command_not_found_handle cd "$@"; }}
+        {named}
         {before}
     """
     path = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
@@ -175,7 +180,7 @@ def test_the_reader_of_commands(tmp_path: Path) -> None:
         *sorted([["ls", ""], ["wc", "--z"]]),  # two sides of a pipe; here they are told in order
         ["source", "x/y"],
     ]
-    assert commands("python b.py\n", "", tmp_path, real=False) == [["python", "b.py"]]
+    assert commands("python b.py\na/b.sh c\n", "", tmp_path, real=False) == [["python", "b.py"], ["a/b.sh", "c"]]
     with pytest.raises(AssertionError, match="unbound"):
         commands("madtp $NOT_SET\n", "", tmp_path)
 
@@ -226,6 +231,8 @@ def test_a_page_works(
         if block["language"] != "bash":
             continue
         for program, *arguments in commands(text, before, tmp_path, real=not apart):
+            for word in [program, *arguments]:
+                assert not word.startswith("benchmarks/") or (ROOT / word).is_file(), f"there is no {word}"
             if program == "make":
                 check_target(arguments)
             if program != "madtp" or not arguments or arguments[0].startswith("-"):
