@@ -49,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
     | SIDE
     | {
         "runtime",
+        "resume",
         "checkpoints",
         "stop",
         "prune",
