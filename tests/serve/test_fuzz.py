@@ -24,10 +24,11 @@ from small import KINDS
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize(
     ("kind", "most"),
-    [("vqa", 7), ("clip", 5), *(pytest.param(kind, 100, marks=pytest.mark.slow) for kind in KINDS)],
+    [("vqa", 7), ("clip", 5), *((kind, 100) for kind in KINDS)],
 )
 def test_it_answers_as_its_page_says(kind: str, most: int) -> None:
     app = build_app(engine(kind), kind, limits=Limits(pixels=10_000))
