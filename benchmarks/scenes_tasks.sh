@@ -29,8 +29,8 @@ reasoning() {
     local same=(--batch-size 8 --texts 8 --val-images 200)
     train reasoning-start --task reasoning --size tiny --start "$start" --data scenes:0:6000 --epochs 5 --lr 8e-4 "${same[@]}"
     train reasoning-dense --model "$out/reasoning-start" --data scenes:0:9000 --epochs 6 --lr 6e-4 "${same[@]}"
-    compress reasoning-half --model "$out/reasoning-dense" --reduction 0.51 --data scenes:0:4500 --epochs 2 --lr 2e-4 \
-        --distill 1 "${same[@]}"
+    compress reasoning-half --model "$out/reasoning-dense" --reduction 0.51 --data scenes:0:9000 --epochs 5 --lr 4e-4 \
+        "${same[@]}"
     compress reasoning-fifth --model "$out/reasoning-dense" --reduction 0.81 --data scenes:0:9000 --epochs 3 --lr 3e-4 \
         --distill 1 --straight-through 0.5 "${same[@]}"
     judge reasoning
@@ -38,7 +38,7 @@ reasoning() {
 caption() {
     local same=(--data scenes:0:6000 --batch-size 16 --texts 3 --val-images 200)
     train caption-dense --task caption --size tiny --start "$start" --epochs 5 --lr 1e-3 "${same[@]}"
-    compress caption-half --model "$out/caption-dense" --reduction 0.51 --epochs 3 --lr 5e-4 \
+    compress caption-half --model "$out/caption-dense" --reduction 0.51 --epochs 5 --lr 5e-4 \
         --semantic-tokens 64 "${same[@]}" # 32 cannot prune as little
     compress caption-fifth --model "$out/caption-dense" --reduction 0.81 --epochs 8 --lr 5e-4 \
         --straight-through 0.5 "${same[@]}"
@@ -49,16 +49,16 @@ retrieval() {
     train retrieval-start --task retrieval --size tiny --start "$start" --epochs 6 --lr 1e-3 \
         --momentum 0.99 --queue 2048 "${same[@]}"
     train retrieval-dense --model "$out/retrieval-start" --epochs 2 --lr 4e-4 "${plain[@]}" "${same[@]}"
-    compress retrieval-half --model "$out/retrieval-dense" --reduction 0.51 --epochs 4 --lr 4e-4 "${plain[@]}" "${same[@]}"
-    compress retrieval-fifth --model "$out/retrieval-dense" --reduction 0.81 --epochs 6 --lr 4e-4 \
-        --straight-through 0.5 "${plain[@]}" "${same[@]}"
+    compress retrieval-half --model "$out/retrieval-dense" --reduction 0.51 --epochs 6 --lr 4e-4 "${plain[@]}" "${same[@]}"
+    compress retrieval-fifth --model "$out/retrieval-dense" --reduction 0.81 --epochs 8 --lr 5e-4 \
+        --straight-through 0.3 "${plain[@]}" "${same[@]}"
     judge retrieval --k-test 0
 }
 clip() {
     local same=(--data scenes:0:8000 --batch-size 64 --momentum 0 --queue 0 --val-images 300)
     train clip-dense --task retrieval --size clip-tiny --start "$start" --epochs 6 --lr 1e-3 "${same[@]}"
     compress clip-half --model "$out/clip-dense" --reduction 0.51 --epochs 5 --lr 5e-4 "${same[@]}"
-    compress clip-fifth --model "$out/clip-dense" --reduction 0.81 --epochs 8 --lr 5e-4 --straight-through 0.5 "${same[@]}"
+    compress clip-fifth --model "$out/clip-dense" --reduction 0.81 --epochs 16 --lr 5e-4 --straight-through 0.5 "${same[@]}"
     judge clip
 }
 for row in ${rows:-reasoning caption retrieval clip}; do
