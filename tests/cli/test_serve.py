@@ -19,7 +19,7 @@ from cli.conftest import Run
         (["--data", "scenes", "--reduction", "0.999", "--limit", "2"], "--reduction: 0.999 is above the most"),
         (["--host", "not.a.host.invalid", "--token", "x"], "cannot be listened on"),
         (["--device", "abacus"], "--device"),
-        (["--port", "70000"], "70000"),
+        (["--port", "70000"], "65535"),
     ],
 )
 def test_wrong_options(options: list[str], said: str, madtp: Run, model: Path) -> None:

@@ -71,18 +71,18 @@ def serve(
         torch.set_num_threads(threads)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, None, model)
-    listening = bind(host, port)
-    budgets: list[Any] = []
-    if data is not None:
-        budgets = measure(network, processor, load_data(task, data, "val", limit=limit), reductions, batch_size)
-    limits = Limits(body=max_body * MIB, pixels=int(max_pixels * 1e6), queue=queue, seconds=timeout)
-    engine = Engine(network, processor, budgets)
-    app = build_app(engine, common.resolved(model), limits=limits, token=token, batch_size=batch_size)
-    address = listening.getsockname()
-    url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
-    known = [{"reduction": one.reduction, "temperature": one.pruning.temperature} for one in engine.budgets]
-    result = {"task": task, "url": url, "paths": list(PATHS[task]), "budgets": known}
-    run(app, listening, limits, lambda: _tell(result, as_json))
+    with bind(host, port) as listening:
+        budgets: list[Any] = []
+        if data is not None:
+            budgets = measure(network, processor, load_data(task, data, "val", limit=limit), reductions, batch_size)
+        limits = Limits(body=max_body * MIB, pixels=int(max_pixels * 1e6), queue=queue, seconds=timeout)
+        engine = Engine(network, processor, budgets)
+        app = build_app(engine, common.resolved(model), limits=limits, token=token, batch_size=batch_size)
+        address = listening.getsockname()
+        url = f"http://{f'[{host}]' if ':' in host else host}:{address[1]}"
+        known = [{"reduction": one.reduction, "temperature": one.pruning.temperature} for one in engine.budgets]
+        result = {"task": task, "url": url, "paths": list(PATHS[task]), "budgets": known}
+        run(app, listening, limits, lambda: _tell(result, as_json))
 
 
 def _tell(result: dict[str, Any], as_json: bool) -> None:

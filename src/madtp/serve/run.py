@@ -20,12 +20,15 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def bind(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 = a free one. Raises InputError where it cannot be had."""
+    made = None
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         made = socket.socket(family, socket.SOCK_STREAM)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
     except (OSError, OverflowError) as error:
+        if made is not None:
+            made.close()
         said = getattr(error, "strerror", None) or error
         raise InputError(
             f"cannot be listened on: {said}", f"{host}:{port}", "choose another --host or --port"
