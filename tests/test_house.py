@@ -34,16 +34,17 @@ ROOMS: dict[str, set[str]] = {
     "recipe": BASE | SIDE,
     "resume": BASE | SIDE | {"train"},
     "train": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume"},  # it validates as it goes
+    "collection": BASE | SIDE | {"prune", "model", "task"},
     "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "resume", "train"},
     "cli": BASE
     | SIDE
-    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare"},
+    | {"runtime", "resume", "prune", "model", "task", "train", "recipe", "evaluate", "view", "compare", "collection"},
     "__main__": {"cli"},
 }
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}
 
 # Heavy or optional: whoever only imports madtp does not wait for them, nor need them.
-NOT_ON_IMPORT = ["accelerate", "matplotlib", "datasets", "ray", "gradio"]
+NOT_ON_IMPORT = ["accelerate", "matplotlib", "datasets", "ray", "pyarrow", "gradio"]
 
 LONGEST_FILE = 300  # lines
 MAY_BE_LONGER: set[str] = set()

@@ -116,7 +116,7 @@ def make_task(name: str, processor: Any, **options: Any) -> Any:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar with ETA on stderr, silent when piped; yields `advance(n, note="")`."""
     columns = (
         TextColumn("{task.description}"),
