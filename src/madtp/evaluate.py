@@ -21,6 +21,7 @@ from madtp.model.config import PruneConfig
 from madtp.model.shape import shape_of
 from madtp.prune import METHODS, Trace
 from madtp.task.base import Batch, Prediction, Scored, Task, cost
+from madtp.task.gather import share, together, world
 
 Advance = Callable[[int], None]
 
@@ -64,9 +65,9 @@ class Evaluation:
     def by_objects(self) -> dict[str, float]:
         """Mean kept share by number of objects in the picture, where the data knows it."""
         shares: dict[int, list[float]] = defaultdict(list)
-        for prediction, share in zip(self.predictions, self.kept.tolist(), strict=True):
+        for prediction, kept in zip(self.predictions, self.kept.tolist(), strict=True):
             if prediction.objects is not None:
-                shares[prediction.objects].append(share)
+                shares[prediction.objects].append(kept)
         return {str(n): sum(some) / len(some) for n, some in sorted(shares.items())}
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,9 +94,13 @@ class Evaluation:
         }
 
 
-def batches(task: Task, data: Data[Any], batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """The split in order, on `device`."""
-    loader = DataLoader(task.dataset(data), batch_size=batch_size, collate_fn=task.collate)
+def batches(
+    task: Task, data: Data[Any], batch_size: int, device: torch.device, shared: bool = False
+) -> Iterator[Batch]:
+    """The split in order, on `device`; `shared`: of its batches those that fall to this process."""
+    order = [range(i, min(i + batch_size, len(data))) for i in range(0, len(data), batch_size)]
+    sampler: Any = share(order) if shared else order
+    loader = DataLoader(task.dataset(data), batch_sampler=sampler, collate_fn=task.collate)
     for batch in loader:
         yield to_device(batch, device)
 
@@ -133,29 +138,27 @@ def evaluate(
     Args:
         model: on its device.
         task: how to batch and to answer.
-        data: the split.
+        data: the split. Several processes take its batches in turn, and all of them get the whole result.
         batch_size: images a batch.
         advance: told the number of images done, for a progress bar.
 
     Raises:
         InputError: there is nothing to answer.
     """
-    predictions: list[Prediction] = []
-    gflops, dense, kept, out = [], [], [], []
+    parts: list[tuple[list[Prediction], Tensor, Tensor, Tensor, Tensor]] = []  # one a batch
     begin = time.perf_counter()
     with evaluating(model):
-        for batch in batches(task, data, batch_size, model.device):
+        for batch in batches(task, data, batch_size, model.device, shared=True):
             answered, encoded = task.predict(model, batch, data.answers)
-            predictions += answered
             run, full = cost(model, encoded.trace)
-            share, tokens = kept_share(encoded.trace)
+            seen, tokens = kept_share(encoded.trace)
             index = encoded.trace.image_index
-            gflops.append(run.total)
-            dense.append(full.total)
-            kept.append(share[index[:, None] if index.ndim == 1 else index].mean(-1))
-            out.append(tokens)
+            kept = seen[index[:, None] if index.ndim == 1 else index].mean(-1)
+            parts.append((answered, run.total, full.total, kept, tokens))
             if advance is not None:
-                advance(len(batch["samples"]))
+                advance(len(batch["samples"]) * world()[1])
+        parts = together(parts)
+        predictions = [prediction for part in parts for prediction in part[0]]
         scored = task.finish(model, predictions)
     if not scored.predictions:
         raise InputError(f"holds no {task.text_name}", f"{data.name} {data.split}", "evaluate another split")
@@ -163,23 +166,22 @@ def evaluate(
         task.name,
         data.split,
         scored,
-        torch.cat(gflops),
-        torch.cat(dense),
-        torch.cat(kept),
-        torch.cat(out).mean(0).tolist(),
+        torch.cat([part[1] for part in parts]),
+        torch.cat([part[2] for part in parts]),
+        torch.cat([part[3] for part in parts]),
+        torch.cat([part[4] for part in parts]).mean(0).tolist(),
         time.perf_counter() - begin,
     )
 
 
 def measure_reduction(model: Any, task: Task, some: Sequence[Batch]) -> float:
     """Reduction measured at the model's temperature; the decoder is counted as if it gave the reference answers."""
-    run, full = [], []
+    costs = []
     with evaluating(model):
-        for batch in some:
+        for batch in share(some):
             trace = task.expect(task.trace(model, batch), batch)
-            pruned, dense = cost(model, trace)
-            run.append(pruned.total)
-            full.append(dense.total)
+            costs.append(tuple(of.total for of in cost(model, trace)))
+    run, full = zip(*together(costs), strict=True)
     return reduction(torch.cat(run), torch.cat(full))
 
 

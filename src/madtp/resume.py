@@ -60,6 +60,7 @@ def load_state(run: "Trainer") -> None:
     if not isinstance(state, dict) or not {"config", "step", "optimizer", "gradients"} <= state.keys():
         raise InputError("not a checkpoint of this program", path, "start again with --overwrite")
     mine, theirs = {**asdict(run.config), **run.source}, state["config"]
+    theirs.setdefault("processes", 1)
     other = sorted(key for key in mine if mine[key] != theirs.get(key) and key != "save_every")
     if other:
         said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)

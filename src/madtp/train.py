@@ -24,6 +24,8 @@ from madtp.recipe import TrainConfig, learning_rate, make_optimizer
 from madtp.resume import LOG, load_state, save_state
 from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
+from madtp.task.gather import averages, gather
+from madtp.task.step import SPREAD, TrainingStep, order_of_epoch, prepared, steps_of_epoch
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Progress:
 
 
 class Trainer:
-    """One run: `Trainer(...).run()`, in one process.
+    """One run: `Trainer(...).run()`, in one process or in each of several (torchrun), which then share `out`.
 
     Args:
         model: to train, in place.
@@ -69,9 +71,10 @@ class Trainer:
             mixed_precision=config.precision,
             cpu=device == "cpu",
             gradient_accumulation_steps=config.accumulate,
+            kwargs_handlers=[SPREAD],
         )
-        if self.accelerator.num_processes > 1:  # the budget's controller and the metrics know of one only
-            raise InputError("several processes are not supported yet", "train", "start one process")
+        if len(train) < self.accelerator.num_processes:
+            raise InputError(f"{len(train)} pictures for more processes", f"{train.name} {train.split}")
         for part in (train, val):
             if part.hidden:
                 said = f"{part.hidden} {task.text_name} without truth"
@@ -79,7 +82,8 @@ class Trainer:
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
         per_image = config.texts or None
         self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
-        self.per_epoch = math.ceil(len(train) / config.batch_size)
+        self.place = self.accelerator.process_index, self.accelerator.num_processes
+        self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
         self.helper = task.helper(model, config.seed, self.per_epoch)
         if self.helper is not None:
             self.helper.to(self.accelerator.device)
@@ -87,8 +91,8 @@ class Trainer:
         if teacher is not None:
             teacher.to(self.accelerator.device)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self._trained(model), config))
-        self.model = self.accelerator.prepare_model(model)
-        self.bare = self.accelerator.unwrap_model(self.model)
+        self.model = prepared(self.accelerator, TrainingStep(model, task, self.helper, teacher))
+        self.bare = model
         self.steps = self.per_epoch * config.epochs
         self.val = val[: config.val_images] if config.val_images else val
         self.val_batches = list(batches(task, self.val[:200], 64, self.bare.device)) if config.reductions else []
@@ -98,6 +102,9 @@ class Trainer:
         keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
         own = {key: getattr(self.bare.pruning, key) for key in keys}
         self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts} | task.settings()
+        self.source |= {"processes": self.place[1]}
+        if self.place[0]:  # other draws (dropout, random pruning) for other pictures
+            torch.manual_seed(config.seed * 1_000_003 + self.place[0])
 
     def _trained(self, model: Any) -> dict[str, Any]:
         mine = dict(model.named_parameters())
@@ -165,11 +172,9 @@ class Trainer:
 
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         self.dataset.epoch = epoch
-        order = torch.randperm(
-            len(self.dataset), generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        )
-        size = self.config.batch_size
-        groups = [g.tolist() for g in order.split(size)][self.step - epoch * self.per_epoch :]
+        config = self.config
+        groups = order_of_epoch(len(self.dataset), config.batch_size, self.place, config.seed, epoch)
+        groups = groups[self.step - epoch * self.per_epoch :]
         # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
         own = torch.Generator()
         loader = DataLoader(self.dataset, batch_sampler=groups, collate_fn=self.task.collate, generator=own)
@@ -178,8 +183,6 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
-        if self.helper is not None:
-            self.helper.train()
         for batch in self._batches(epoch):
             with self.accelerator.accumulate(self.model):
                 for group in self.optimizer.param_groups:
@@ -188,21 +191,18 @@ class Trainer:
                 if self.controllers:
                     self.bare.temperature = None if controller is None else controller.strength
                 with self.accelerator.autocast():
-                    if epoch < self.config.tag_epochs:
-                        loss = self.task.tagging_loss(self.bare, batch)
-                        logs, trace = {"loss_tags": float(loss.detach())}, None
-                    else:
-                        loss, logs, trace = self.task.loss(self.model, batch, self.helper, self.teacher)
-                if not math.isfinite(value := float(loss.detach())):
+                    loss, logs, trace = self.model(batch, tagging=epoch < self.config.tag_epochs)
+                logs = averages({"loss": float(loss.detach()), **logs}, loss.device)
+                if not math.isfinite(value := logs.pop("loss")):
                     raise InputError(f"the loss is {value} in step {self.step + 1}", self.out, "use a lower --lr")
                 self.accelerator.backward(loss)
                 if self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip)
+                    self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.clip)
                 self.optimizer.step()
                 self.optimizer.zero_grad()
             if controller is not None and trace is not None:
                 run, full = cost(self.bare, self.task.expect(trace, batch))
-                logs["reduction"] = reduction(run.total, full.total)
+                logs["reduction"] = reduction(*(gather(x.total.to(loss.device)).cpu() for x in (run, full)))
                 logs["temperature"] = controller.strength
                 controller.update(logs["reduction"])
             self.step += 1
@@ -239,7 +239,12 @@ class Trainer:
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):
             self.best = {"value": value, "epoch": epoch}
-            save_model(self.bare, self.task.processor, self.out)
+            self._write_model(self.bare)
+
+    def _write_model(self, model: Any) -> None:
+        if self.accelerator.is_main_process:
+            save_model(model, self.task.processor, self.out)
+        self.accelerator.wait_for_everyone()
 
     def _meet(self, model: Any, some: list[dict[str, Any]], target: float, near: float | None) -> None:
         """The temperature that meets a budget; one that saves more, where the model cannot save as little."""
@@ -250,7 +255,7 @@ class Trainer:
         if any(self.config.reductions):
             some = list(batches(self.task, self.val, 64, self.bare.device))
             self._meet(best, some, self.config.reductions[-1], best.temperature)
-            save_model(best, self.task.processor, self.out)
+            self._write_model(best)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64)
         self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})

@@ -7,6 +7,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,15 +25,14 @@ pytestmark = [
 ]
 
 Jobs = Callable[..., Job]
-SOURCES = f"{Path(__file__).parents[2] / 'src'}{os.pathsep}{Path(__file__).parents[1]}"
+SOURCES = str(Path(__file__).parents[2] / "src")
 
 
 @pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is reported to Ray's makers; workers find this tree."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("PYTHONPATH", SOURCES)
-    yield
 
 
 @pytest.mark.slow
@@ -76,11 +76,31 @@ JOB = """
 """
 
 
-def python(code: str, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True,
-    )  # fmt: skip
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def python() -> Iterator[Start]:
+    """Starts code as a process of its own; whatever is left of it ends with the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(code: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            with suppress(OSError):
+                pipe.close()  # type: ignore[union-attr]
 
 
 def wait(true: Callable[[], bool], process: subprocess.Popen[str], seconds: float = 600) -> None:
@@ -92,7 +112,7 @@ def wait(true: Callable[[], bool], process: subprocess.Popen[str], seconds: floa
 
 
 @pytest.fixture
-def cluster() -> Iterator[tuple[str, Callable[[], None]]]:
+def cluster(python: Start) -> Iterator[tuple[str, Callable[[], None]]]:
     """Address of a cluster of three machines, and what kills one of them."""
     process = python(CLUSTER)
     assert process.stdin is not None and process.stdout is not None
@@ -108,14 +128,13 @@ def cluster() -> Iterator[tuple[str, Callable[[], None]]]:
         assert process.stdout.readline().strip() == "killed"
 
     yield address, kill
-    process.stdin.close()
+    process.stdin.close()  # it takes its machines along
     process.wait(300)
-    process.stdout.close()
 
 
 @pytest.mark.slow
 def test_a_machine_dies_then_the_job_and_all_is_there_once(
-    cluster: tuple[str, Callable[[], None]], job: Jobs, tmp_path: Path
+    cluster: tuple[str, Callable[[], None]], python: Start, job: Jobs, tmp_path: Path
 ) -> None:
     """20 shards on 3 machines; the second start does what is missing, and it equals one process's answers."""
     address, kill = cluster

@@ -18,7 +18,8 @@ import ray.data
 from madtp.collection.job import Job, Plan
 from madtp.collection.read import read
 from madtp.collection.run import Cluster, Done
-from madtp.collection.stages import Predict, decode, write
+from madtp.collection.stages import Predict, decode
+from madtp.collection.write import write
 from madtp.errors import InputError
 
 MOST_BLOCKS = 4096  # of the list of inputs; each is an object that the driver keeps
@@ -65,8 +66,9 @@ def _settings() -> Iterator[None]:
 def _pipeline(job: Job, plan: Plan, cluster: Cluster) -> Any:
     gpu, cores = job.device == "cuda", job.threads or 1
     room = cluster.actors or _room(gpu, cores)
-    # On the CPU the models take the cores, and the small stages run beside them.
-    small: dict[str, Any] = {"num_cpus": 1} if gpu else {"num_cpus": 0, "compute": ray.data.TaskPoolStrategy(room)}
+    # On the CPU the models take the cores, and as many of the small stages run beside them.
+    beside = ray.data.TaskPoolStrategy(min(room, len(plan.inputs)))
+    small: dict[str, Any] = {"num_cpus": 1} if gpu else {"num_cpus": 0, "compute": beside}
     model: dict[str, Any] = {"num_gpus": 1, "num_cpus": 0} if gpu else {"num_cpus": cores}
     model["compute"] = ray.data.ActorPoolStrategy(min_size=1, max_size=room)
     one: dict[str, Any] = {"batch_size": 1, "batch_format": "pyarrow", "zero_copy_batch": True}

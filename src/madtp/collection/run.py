@@ -8,7 +8,8 @@ from typing import Any
 from madtp.collection.inputs import Input, find_inputs
 from madtp.collection.job import Job, Plan, make_plan
 from madtp.collection.read import read
-from madtp.collection.stages import Predict, decode, gather_errors, write
+from madtp.collection.stages import Predict, decode
+from madtp.collection.write import gather_errors, write
 from madtp.errors import InputError
 
 Done = Callable[[dict[str, Any]], None]

@@ -1,21 +1,20 @@
-"""The stages behind reading: decode the pictures of a chunk, let the model answer, write its part."""
+"""The stages behind reading: decode the pictures of a chunk, let the model answer."""
 
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from madtp.collection.job import ERRORS, PARTS, Job, input_errors
+from madtp.collection.job import Job
 from madtp.collection.read import Chunk, Item
+from madtp.collection.write import Answered
 from madtp.data.images import decode as open_picture
 from madtp.data.sample import CaptionSample, Question, VqaSample
 from madtp.errors import InputError
-from madtp.files import atomic_path
 from madtp.task.base import Task
 
 
@@ -30,14 +29,6 @@ class Decoded:
 
     chunk: Chunk
     pixels: Tensor
-
-
-@dataclass
-class Answered:
-    """What the model says of a chunk: `table`, a pyarrow table with a row an answer."""
-
-    chunk: Chunk
-    table: Any
 
 
 @lru_cache(maxsize=2)
@@ -160,49 +151,3 @@ class Predict:
             ids, mask = self.task._tokens(self.job.choices)  # type: ignore[attr-defined]
             self._choices = self.model.read(ids.to(self.model.device), mask.to(self.model.device)).feature.float()
         return self._choices
-
-
-def write(out: Path, answered: Answered) -> dict[str, Any]:
-    """Write a chunk's part, after what was wrong in it: where the part is, all of it is there.
-
-    Returns:
-        `part` ("" = the input could not be read), `rows` and `errors` written.
-    """
-    chunk = answered.chunk
-    if chunk.errors:
-        name = out / ERRORS / f"{chunk.part}.parquet" if chunk.part else input_errors(out, chunk.input)
-        write_table(errors_table(chunk.errors), name)
-    if chunk.part:
-        write_table(answered.table, out / PARTS / f"{chunk.part}.parquet")
-    return {"part": chunk.part, "rows": answered.table.num_rows if chunk.part else 0, "errors": len(chunk.errors)}
-
-
-def errors_table(errors: list[tuple[str, str]]) -> Any:
-    """`(id, reason)` as a table."""
-    import pyarrow as pa
-
-    texts = ([e[i].encode("utf-8", "backslashreplace").decode() for e in errors] for i in (0, 1))
-    return pa.table(
-        dict(zip(("id", "reason"), texts, strict=True)), pa.schema([("id", pa.string()), ("reason", pa.string())])
-    )
-
-
-def write_table(table: Any, path: Path) -> None:
-    """A table as a parquet file, whole or not at all. Raises InputError where the disk is full."""
-    import pyarrow.parquet as pq
-
-    with atomic_path(path) as temporary:
-        pq.write_table(table, temporary)
-
-
-def gather_errors(out: Path) -> int:
-    """Join what was wrong in all parts, of this run and those before, into `errors.parquet`; how many there are."""
-    import pyarrow.parquet as pq
-
-    schema, total = errors_table([]).schema, 0
-    with atomic_path(out / "errors.parquet") as temporary, pq.ParquetWriter(temporary, schema) as writer:
-        for file in sorted((out / ERRORS).rglob("*.parquet")):
-            table = pq.read_table(file, schema=schema)
-            writer.write_table(table)
-            total += table.num_rows
-    return total
