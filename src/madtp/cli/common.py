@@ -1,6 +1,7 @@
 """What the verbs share: option types, loading with good errors, progress, and the last word on stdout."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -125,7 +126,8 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr, disable=not stderr.is_terminal) as bar:
+    quiet = not stderr.is_terminal or not is_first()
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr, disable=quiet) as bar:
         task = bar.add_task(what, total=total, note="")
 
         def advance(n: int = 1, note: str | None = None) -> None:
@@ -136,8 +138,23 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
         yield advance
 
 
+def start_processes(device: str) -> None:
+    """Join the other processes where torchrun has started several; in one, nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu")
+
+
+def is_first() -> bool:
+    """False in all but the first of several processes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def emit(result: dict[str, Any], as_json: bool, text: Any) -> None:
-    """The result: one JSON object on stdout, or `text` for a reader."""
+    """The result: one JSON object on stdout, or `text` for a reader; said by the first of several processes."""
+    if not is_first():
+        return
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:

@@ -45,6 +45,7 @@ def evaluate(
     from madtp.report import settings, write_report
 
     common.check_task(task)
+    common.start_processes(device)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
@@ -56,10 +57,12 @@ def evaluate(
         raise InputError(f"what is true of {split} is not in its files", data, fix)
     if predictions is not None:
         check_writable(predictions)
-    if out is not None:
+    if out is not None and common.is_first():
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
         result = run(network, work, some, batch_size=batch_size, advance=advance)
+    if not common.is_first():  # of several processes: all have the whole result
+        return
     table = result.to_dict()
     if predictions is not None:
         work.write(predictions, result.scored)

@@ -143,15 +143,22 @@ def fit(
     from madtp.resume import STATE
     from madtp.train import Trainer
 
+    common.start_processes(device)
     place = common.pick_device(device)  # before a run that is there is touched
     run = Trainer(
         network.to(place), work, training, validation, out, config, device=place, source=source, teacher=teacher
     )
     if resume:
         return _go(run, resume, title)
-    check_folder(out, overwrite)
+    main = run.accelerator.is_main_process
+    if main:
+        check_folder(out, overwrite)
     run.prepare()
+    if not main:  # the folder is the first process's to claim
+        run.accelerator.wait_for_everyone()
+        return _go(run, resume, title)
     with claimed(out, overwrite, STATE):
+        run.accelerator.wait_for_everyone()
         about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
         write_json(out / "run.json", {**about, **settings()})
         return _go(run, resume, title)
