@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from madtp.evaluate import batches as batches_of
-from madtp.evaluate import calibrate, evaluate
+from madtp.evaluate import evaluate, measure_reduction
 from madtp.recipe import TrainConfig
 from madtp.task.distill import Teacher
 from madtp.train import Progress, Trainer
@@ -64,16 +64,19 @@ def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
 
 
 def answer(kind: str) -> dict[str, Any]:
-    """An evaluation in batches that do not go round, and a calibration."""
+    """An evaluation in batches that do not go round, and what a calibration measures."""
     task, model = nano_task(kind, **OPTIONS.get(kind, {})), nano(kind, temperature=3.0)
     data = samples(task.name, "val", VAL)
     result = evaluate(model, task, data, batch_size=2)
     told = {key: value for key, value in result.to_dict().items() if key != "seconds"}
-    found = calibrate(model, task, list(batches_of(task, data, 2, model.device)), 0.2, tolerance=0.02)
+    reductions, some = [], list(batches_of(task, data, 2, model.device))
+    for temperature in (1.0, 3.0, 11.0):
+        model.temperature = temperature
+        reductions.append(measure_reduction(model, task, some))
     return {
         "told": json.dumps(told),
         "answers": [(p.id, p.answer) for p in result.predictions],
-        "found": [found.strength, found.reduction],
+        "reductions": reductions,
     }
 
 
