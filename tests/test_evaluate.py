@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from madtp.calibration import calibrate
 from madtp.cost.flops import reduction
 from madtp.data.sample import Question
 from madtp.errors import InputError
 from madtp.evaluate import (
     Evaluation,
     batches,
-    calibrate,
     detail_of,
     evaluate,
     evaluating,

@@ -38,6 +38,8 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
             dense.temperature = None
             results.append(evaluate(dense, work, data, batch_size=64, advance=advance))
             models["dense"] = dense
+    if not common.is_first():  # the processes evaluate together, one writes
+        return
     best: Any = load(run.out).to(run.bare.device).eval()
     results.append(result)
     models[f"{asked:g}" if asked else "dense"] = best
