@@ -1,18 +1,25 @@
 """Runs of training and evaluation in one process or in each of two: what test_processes.py compares."""
 
 import json
+import math
 import os
+import signal
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from madtp.data.faults import Faults
+from madtp.errors import InputError
 from madtp.evaluate import batches as batches_of
 from madtp.evaluate import evaluate, measure_reduction
 from madtp.recipe import Progress, TrainConfig
+from madtp.stop import Stopped
 from madtp.task.distill import Teacher
+from madtp.task.step import order_of_epoch
 from madtp.train import Trainer
 from small import KINDS, nano, nano_task, samples
 
@@ -80,6 +87,70 @@ def answer(kind: str) -> dict[str, Any]:
     }
 
 
+def trainer_of(out: Path, report: Callable[[Progress], None] | None = None, **settings: Any) -> Trainer:
+    """A short run of two processes, each with its own wish to stop, its own broken pictures and its own NaN."""
+    out.mkdir(parents=True, exist_ok=True)
+    config = replace(CONFIG, batch_size=GLOBAL // 2, **settings)
+    data = [samples("vqa", split, count) for split, count in (("train", IMAGES), ("val", VAL))]
+    faults = Faults("skip", 0.5)
+    return Trainer(nano("vqa", config.seed), nano_task("vqa"), *data, out, config, report, "cpu", faults=faults)
+
+
+def troubled(rank: int, home: Path) -> dict[str, Any]:
+    """What befalls the second process alone: NaN in step 2, a batch that cannot be read, a signal after step 3."""
+    told: dict[str, Any] = {}
+
+    def keep(name: str, trainer: Trainer) -> None:
+        model = {key: value.clone() for key, value in trainer.bare.state_dict().items()}
+        counts = trainer.faults.counts()
+        told[name] = {"step": trainer.step, "bad": trainer.bad.total, "skipped": counts, "model": model}
+
+    trainer = trainer_of(home / "bad")
+    loss = trainer.task.loss
+
+    def spoilt(*inputs: Any) -> Any:
+        value, logs, trace = loss(*inputs)
+        return value * (math.nan if rank and trainer.step == 1 else 1.0), logs, trace
+
+    trainer.task.loss = spoilt  # type: ignore[method-assign]
+    trainer.run()
+    keep("bad", trainer)
+
+    trainer = trainer_of(home / "torn")
+    broken = order_of_epoch(IMAGES, GLOBAL // 2, (1, 2), CONFIG.seed, 0)[1]
+
+    class Torn(type(trainer.dataset)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            if index in broken:
+                raise InputError("cannot be read", str(index))
+            return super().__getitem__(index)
+
+    trainer.dataset.__class__ = Torn
+    trainer.run()
+    keep("torn", trainer)
+
+    settings = {"accumulate": 2, "epochs": 1}  # a step of the optimiser is under way when the signal comes
+    trainer = trainer_of(home / "whole", **settings)
+    trainer.run()
+    keep("whole", trainer)
+
+    def report(progress: Progress) -> None:
+        if rank and progress.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer = trainer_of(home / "stopped", report, **settings)
+    try:
+        with trainer.stop.listening():
+            trainer.run()
+    except Stopped as stopped:
+        told["said"] = str(stopped)
+    keep("stopped", trainer)
+    trainer = trainer_of(home / "stopped", **settings)
+    trainer.run(resume=True)
+    keep("resumed", trainer)
+    return told
+
+
 def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> None:
     """One of two processes; leaves its results in the folder."""
     warnings.simplefilter("error")
@@ -94,4 +165,6 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
         torch.save(train(kind, run, home / f"{kind}-{run}", 2), home / f"{kind}-{run}.{rank}.pt")
     for kind in KINDS if runs == DONE else ():
         torch.save(answer(kind), home / f"{kind}.{rank}.pt")
+    if runs == DONE:
+        torch.save(troubled(rank, home), home / f"troubled.{rank}.pt")
     torch.distributed.destroy_process_group()

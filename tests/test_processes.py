@@ -1,5 +1,6 @@
 """Two processes on gloo are one process with the global batch: losses, weights, budgets, queues, metrics."""
 
+import json
 import socket
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 import processes
 from madtp.task.step import order_of_epoch, steps_of_epoch
-from small import KINDS
+from small import KINDS, samples
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,45 @@ def compare(kind: str, run: str, two: Path, tmp_path: Path) -> None:
         assert ends == pytest.approx([ends[0]] * 3, rel=1e-4)
     else:
         assert both[0]["strengths"] == []
+
+
+def test_trouble_of_one_process_is_met_by_all_alike(two: Path) -> None:
+    """A loss that is not finite, a part of a batch that cannot be read: the step is left out everywhere, said once."""
+    both = of(two, "troubled")
+    for name in ("bad", "torn", "whole", "stopped", "resumed"):
+        a, b = (dict(done[name]) for done in both)
+        assert same(a.pop("model"), b.pop("model")), name
+        assert a == b, name
+    done = both[0]
+    assert (done["bad"]["bad"], done["torn"]["bad"], done["bad"]["step"]) == (1, 0, 6)
+    parts = [order_of_epoch(processes.IMAGES, 2, (rank, 2), processes.CONFIG.seed, 0)[1] for rank in (0, 1)]
+    images = [sample.image_id for sample in samples("vqa", "train", processes.IMAGES).samples]
+    (line,) = lines(two / "bad")
+    assert (line["id"], line["samples"]) == ("2", [images[i] for part in parts for i in part])
+    assert done["torn"]["skipped"] == {"train": 2}
+    assert sorted(line["id"] for line in lines(two / "torn")) == sorted(images[i] for i in parts[1])
+
+
+def test_all_stop_where_one_process_is_asked_to_and_go_on_as_if_never_stopped(two: Path) -> None:
+    both = of(two, "troubled")
+    assert [done["said"] for done in both] == [
+        "stopped by SIGTERM: the checkpoint of step 1 is written; go on with --resume"
+    ] * 2
+    assert both[0]["stopped"]["step"] == 1 and both[0]["resumed"]["step"] == 3
+    for done in both:
+        for name, value in done["whole"]["model"].items():  # rounding of sums apart, of which Adam makes steps
+            assert float((done["resumed"]["model"][name].double() - value.double()).abs().mean()) < 3e-4, name
+    state = torch.load(two / "stopped" / "checkpoint.pt", weights_only=True)
+    first, second = state["random"]
+    assert not torch.equal(first["torch"], second["torch"])
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(value, b[name]) for name, value in a.items())
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "errors.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("kind", KINDS)

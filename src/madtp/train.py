@@ -26,7 +26,7 @@ from madtp.stop import Stop, Stopped, deaf
 from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
 from madtp.task.gather import averages, gather, largest, together
-from madtp.task.step import SPREAD, TrainingStep, order_of_epoch, prepared, steps_of_epoch
+from madtp.task.step import SPREAD, TrainingStep, order_of_epoch, prepared, steps_of_epoch, write_model
 from madtp.task.tolerant import everywhere, stream
 
 
@@ -78,8 +78,8 @@ class Trainer:
                 said = f"{part.hidden} {task.text_name} without truth"
                 raise InputError(said, f"{part.name} {part.split}", "train and validate on what is known")
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
-        per_image = config.texts or None
-        self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
+        drawn = {"per_image": config.texts or None, "seed": config.seed, "shift": config.shift}
+        self.dataset = task.dataset(train, training=True, **drawn)
         self.place = self.accelerator.process_index, self.accelerator.num_processes
         self.stop = Stop(self._agree if self.place[1] > 1 else None)
         self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
@@ -101,8 +101,8 @@ class Trainer:
         self.best: dict[str, Any] = {}
         keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
         own = {key: getattr(self.bare.pruning, key) for key in keys}
-        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts} | task.settings()
-        self.source |= {"processes": self.place[1]}
+        own |= {"images": len(train), "asked": train.n_texts, "processes": self.place[1]}
+        self.source = (source or {}) | own | task.settings()
         if self.place[0]:  # other draws (dropout, random pruning) for other pictures
             torch.manual_seed(config.seed * 1_000_003 + self.place[0])
 
@@ -192,9 +192,8 @@ class Trainer:
 
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         self.dataset.epoch = epoch
-        config = self.config
-        groups = order_of_epoch(len(self.dataset), config.batch_size, self.place, config.seed, epoch)
-        groups = groups[self.step - epoch * self.per_epoch :]
+        size, seed = self.config.batch_size, self.config.seed
+        groups = order_of_epoch(len(self.dataset), size, self.place, seed, epoch)[self.step - epoch * self.per_epoch :]
         # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
         own = torch.Generator()
         options = {"generator": own, "num_workers": self.config.workers, "worker_init_fn": deaf}
@@ -275,7 +274,7 @@ class Trainer:
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):
             self.best = {"value": value, "epoch": epoch, "temperature": self.bare.temperature}
-            self._write_model(self.bare)
+            write_model(self.accelerator, self.bare, self.task.processor, self.out)
 
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
@@ -284,7 +283,7 @@ class Trainer:
             near = self.best.get("temperature", best.temperature)
             some, target = self._some(self.val), self.config.reductions[-1]
             calibrate(best, self.task, some, target, near=near, mildest=True)
-            self._write_model(best)
+            write_model(self.accelerator, best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)
         self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})

@@ -1,6 +1,8 @@
 """One step's loss as a module, so that whatever spreads it over processes sees all that is trained."""
 
 import warnings
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -8,6 +10,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor, nn
 
 from madtp.errors import InputError
+from madtp.model.save import save_model
 from madtp.prune import Trace
 from madtp.task.base import Batch, Task
 from madtp.task.distill import Teacher
@@ -50,6 +53,13 @@ def prepared(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         module: nn.Module = accelerator.prepare_model(step)
     return module
+
+
+def write_model(accelerator: Accelerator, model: Any, processor: Any, out: Path) -> None:
+    """The first process writes the model folder; when this returns, all can read it."""
+    if accelerator.is_main_process:
+        save_model(model, processor, out)
+    accelerator.wait_for_everyone()
 
 
 def steps_of_epoch(images: int, batch_size: int, processes: int) -> int:
