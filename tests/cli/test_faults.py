@@ -128,4 +128,4 @@ def test_killed_before_its_first_checkpoint_a_run_begins_anew(
     (out / "log.jsonl").write_text('{"step": 1}\n')
     ended = madtp(*command, "--resume")
     assert ended.code == 0 and "begins anew" in caplog.text
-    assert (out / "log.jsonl").read_text().count('"step": 1,') == 1
+    assert '{"step": 1}' not in (out / "log.jsonl").read_text().splitlines()

@@ -59,7 +59,7 @@ def test_help_of_all_and_version(madtp: Run) -> None:
 def test_options_have_the_same_names_everywhere(madtp: Run) -> None:
     for option, verbs in {
         "--task": set(VERBS) - {"demo"},
-        "--data": {"train", "compress", "calibrate", "evaluate", "flops"},
+        "--data": set(VERBS) - {"convert"},
         "--model": {"train", "compress", "calibrate", "evaluate", "predict", "flops"},
         "--device": {"demo", "train", "compress", "calibrate", "evaluate", "predict"},
         "--overwrite": {"demo", "train", "compress", "calibrate", "evaluate", "convert"},

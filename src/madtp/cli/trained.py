@@ -20,7 +20,7 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
         title: the command.
         start: folder or hub id of the dense model that a budget is met from; None = the run made a dense model.
     """
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from madtp.errors import InputError
     from madtp.evaluate import evaluate
@@ -36,10 +36,13 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
         if start is not None:
             dense: Any = load(start).to(run.bare.device).eval()
             dense.temperature = None
-            results.append(evaluate(dense, work, data, batch_size=64, advance=advance))
+            results.append(evaluate(dense, work, data, batch_size=64, advance=advance, faults=run.faults))
             models["dense"] = dense
     if not common.is_first():  # the processes evaluate together, one writes
         return
+    if run.faults.skip:  # pictures that could not be read cannot be shown
+        answered = {prediction.image_id for prediction in result.predictions}
+        data = replace(data, samples=tuple(sample for sample in data.samples if sample.image_id in answered))
     best: Any = load(run.out).to(run.bare.device).eval()
     results.append(result)
     models[f"{asked:g}" if asked else "dense"] = best
