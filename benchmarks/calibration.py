@@ -10,9 +10,10 @@ import json
 import time
 from dataclasses import replace
 
+from madtp.calibration import calibrate
 from madtp.cli.bench import _network
 from madtp.data.load import load_data
-from madtp.evaluate import batches, calibrate
+from madtp.evaluate import batches
 from madtp.model.sizes import SIZES, build_processor
 from madtp.report import settings
 from madtp.runtime import keep_freed_memory

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
+from madtp.calibration import calibrate
 from madtp.cli.common import load_model, make_task
 from madtp.cost.latency import time_pairs
 from madtp.data.load import load_data
 from madtp.data.sample import Data
-from madtp.evaluate import batches, calibrate, evaluating, measure_reduction
+from madtp.evaluate import batches, evaluating, measure_reduction
 from madtp.model.sizes import SIZES, build_processor, build_vqa
 from madtp.report import settings
 from madtp.runtime import keep_freed_memory

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from madtp.calibration import calibrate
 from madtp.cost.flops import reduction
 from madtp.data.sample import Question
 from madtp.errors import InputError
 from madtp.evaluate import (
     Evaluation,
     batches,
-    calibrate,
     detail_of,
     evaluate,
     evaluating,
@@ -242,7 +242,7 @@ def test_many_batches_are_measured_in_full_a_few_times_only(
         sizes.append(len(some))
         return measure_reduction(model, task, some)
 
-    monkeypatch.setattr("madtp.evaluate.measure_reduction", counted)
+    monkeypatch.setattr("madtp.calibration.measure_reduction", counted)
     many = ready * 8
     found = calibrate(fresh, task, many, 0.48, near=near, tolerance=0.01)
     assert found.reduction == pytest.approx(0.48, abs=0.01)

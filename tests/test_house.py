@@ -30,16 +30,28 @@ ROOMS: dict[str, set[str]] = {
     "model": BASE | {"prune", "cost"},  # the sizes that cost depends on
     "task": BASE | SIDE | {"prune", "model"},
     "evaluate": BASE | SIDE | {"prune", "model", "task"},
+    "calibration": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "view": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "recipe": BASE | SIDE,
     "checkpoints": BASE,
     "stop": set(),
     "soundness": BASE,
-    "resume": BASE | SIDE | {"train", "checkpoints"},
+    "resume": BASE | SIDE | {"task", "train", "checkpoints"},
     "train": BASE
     | SIDE
-    | {"prune", "model", "task", "evaluate", "recipe", "resume", "soundness", "stop"},  # it validates as it goes
-    "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "recipe", "checkpoints", "train"},
+    | {
+        "prune",
+        "model",
+        "task",
+        "evaluate",  # it validates as it goes
+        "calibration",
+        "recipe",
+        "resume",
+        "soundness",
+        "stop",
+    },
+    "collection": BASE | SIDE | {"prune", "model", "task"},
+    "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
     "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
@@ -52,14 +64,17 @@ ROOMS: dict[str, set[str]] = {
         "resume",
         "checkpoints",
         "stop",
+        "resume",
         "prune",
         "model",
         "task",
         "train",
         "recipe",
         "evaluate",
+        "calibration",
         "view",
         "compare",
+        "collection",
         "page",
         "serve",
     },
@@ -68,7 +83,7 @@ ROOMS: dict[str, set[str]] = {
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}
 
 # Heavy or optional: whoever only imports madtp does not wait for them, nor need them.
-NOT_ON_IMPORT = ["accelerate", "matplotlib", "datasets", "ray", "gradio"]
+NOT_ON_IMPORT = ["accelerate", "matplotlib", "datasets", "ray", "pyarrow", "gradio"]
 
 LONGEST_FILE = 300  # lines
 MAY_BE_LONGER: set[str] = set()

@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from madtp import checkpoints
+from madtp.calibration import calibrate
 from madtp.cost.budget import OutOfReach
 from madtp.data.sample import Data
 from madtp.errors import InputError
-from madtp.evaluate import batches, calibrate, evaluate, time_towers
+from madtp.evaluate import batches, evaluate, time_towers
 from madtp.files import write_json
 from madtp.model.config import PruneConfig
 from madtp.model.load import load

@@ -1,9 +1,8 @@
 """The one evaluation loop, and the measuring that calibration rests on."""
 
-import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from madtp.cost.budget import Found, OutOfReach, find_from_sample, find_strength
-from madtp.cost.flops import count_dense, count_least, reduction
+from madtp.cost.flops import reduction
 from madtp.cost.latency import Paired, time_pairs
 from madtp.data.faults import Faults
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
-from madtp.model.shape import shape_of
-from madtp.prune import METHODS, Trace
+from madtp.prune import Trace
 from madtp.task.base import Batch, Prediction, Scored, Task, cost
-from madtp.task.tolerant import stream
+from madtp.task.gather import share, together, world
+from madtp.task.tolerant import learn, stream
 
 Advance = Callable[[int], None]
 
@@ -69,9 +67,9 @@ class Evaluation:
     def by_objects(self) -> dict[str, float]:
         """Mean kept share by number of objects in the picture, where the data knows it."""
         shares: dict[int, list[float]] = defaultdict(list)
-        for prediction, share in zip(self.predictions, self.kept.tolist(), strict=True):
+        for prediction, kept in zip(self.predictions, self.kept.tolist(), strict=True):
             if prediction.objects is not None:
-                shares[prediction.objects].append(share)
+                shares[prediction.objects].append(kept)
         return {str(n): sum(some) / len(some) for n, some in sorted(shares.items())}
 
     def by_detail(self) -> dict[str, float]:
@@ -110,11 +108,27 @@ class Evaluation:
 
 
 def batches(
-    task: Task, data: Data[Any], batch_size: int, device: torch.device, faults: Faults | None = None
+    task: Task,
+    data: Data[Any],
+    batch_size: int,
+    device: torch.device,
+    faults: Faults | None = None,
+    shared: bool = False,
 ) -> Iterator[Batch]:
-    """The split in order, on `device`; what is done about samples that cannot be read `faults` says."""
-    for batch in stream(task.dataset(data), task, faults, batch_size=batch_size):
-        if batch:
+    """The split in order, on `device`.
+
+    Args:
+        task: how to batch.
+        data: the split.
+        batch_size: images a batch.
+        device: for the tensors.
+        faults: what is done about samples that cannot be read.
+        shared: only those of the batches that fall to this process; one of which nothing could be read comes empty.
+    """
+    order = [range(i, min(i + batch_size, len(data))) for i in range(0, len(data), batch_size)]
+    sampler: Any = list(share(order)) if shared else order
+    for batch in stream(task.dataset(data), task, faults, batch_sampler=sampler):
+        if batch or shared:
             yield to_device(batch, device)
 
 
@@ -164,7 +178,7 @@ def evaluate(
     Args:
         model: on its device.
         task: how to batch and to answer.
-        data: the split.
+        data: the split. Several processes take its batches in turn, and all of them get the whole result.
         batch_size: images a batch.
         advance: told the number of images done, for a progress bar.
         faults: what to do about samples that cannot be read; None = the first ends it.
@@ -172,50 +186,50 @@ def evaluate(
     Raises:
         InputError: there is nothing to answer, or too many samples cannot be read.
     """
-    predictions: list[Prediction] = []
-    gflops, dense, kept, out, detail = [], [], [], [], []
+    parts: list[tuple[Any, ...] | None] = []  # one a batch
     begin = time.perf_counter()
     with evaluating(model):
-        for batch in batches(task, data, batch_size, model.device, faults):
+        for batch in batches(task, data, batch_size, model.device, faults, shared=True):
+            if not batch:
+                parts.append(None)
+                continue
             answered, encoded = task.predict(model, batch, data.answers)
-            predictions += answered
             run, full = cost(model, encoded.trace)
-            share, tokens = kept_share(encoded.trace)
+            share_of_each, tokens = kept_share(encoded.trace)
             index = encoded.trace.image_index
-            gflops.append(run.total)
-            dense.append(full.total)
             seen = index[:, None] if index.ndim == 1 else index
-            kept.append(share[seen].mean(-1))
-            detail.append(detail_of(batch["pixel_values"]).cpu()[seen].mean(-1))
-            out.append(tokens)
+            detail = detail_of(batch["pixel_values"]).cpu()[seen].mean(-1)
+            parts.append((answered, run.total, full.total, share_of_each[seen].mean(-1), tokens, detail))
             if advance is not None:
-                advance(len(batch["samples"]))
-        scored = task.finish(model, predictions)
+                advance(len(batch["samples"]) * world()[1])
+        learn(faults, data.split, len(data))
+        every = [part for part in together(parts) if part is not None]
+        scored = task.finish(model, [prediction for part in every for prediction in part[0]])
     if not scored.predictions:
         raise InputError(f"holds no {task.text_name}", f"{data.name} {data.split}", "evaluate another split")
+    gflops, dense, kept, out, detail = (torch.cat([part[i] for part in every]) for i in range(1, 6))
     return Evaluation(
         task.name,
         data.split,
         scored,
-        torch.cat(gflops),
-        torch.cat(dense),
-        torch.cat(kept),
-        torch.cat(out).mean(0).tolist(),
+        gflops,
+        dense,
+        kept,
+        out.mean(0).tolist(),
         time.perf_counter() - begin,
-        (torch.cat(out).quantile(0.05, 0).tolist(), torch.cat(out).quantile(0.95, 0).tolist()),
-        torch.cat(detail),
+        (out.quantile(0.05, 0).tolist(), out.quantile(0.95, 0).tolist()),
+        detail,
     )
 
 
 def measure_reduction(model: Any, task: Task, some: Iterable[Batch]) -> float:
     """Reduction measured at the model's temperature; the decoder is counted as if it gave the reference answers."""
-    run, full = [], []
+    costs = []
     with evaluating(model):
-        for batch in some:
+        for batch in share(some):
             trace = task.expect(task.trace(model, batch), batch)
-            pruned, dense = cost(model, trace)
-            run.append(pruned.total)
-            full.append(dense.total)
+            costs.append(tuple(of.total for of in cost(model, trace)))
+    run, full = zip(*together(costs), strict=True)
     return reduction(torch.cat(run), torch.cat(full))
 
 
@@ -233,88 +247,3 @@ def time_towers(model: Any, task: Task, data: Data[Any], *, pairs: int = 7) -> P
             return time_pairs(lambda: at(replace(own, temperature=None)), lambda: at(own), pairs=pairs)
     finally:
         model.pruning = own
-
-
-def check_reach(model: Any, task: Task, some: Sequence[Batch], target: float) -> None:
-    """Refuse a reduction that no temperature could meet: more than with two content tokens after each first block.
-
-    Raises:
-        InputError: says what can be had at the very most.
-    """
-    before, least, full = model.pruning, [], []
-    try:
-        model.temperature = None
-        with evaluating(model):
-            for batch in some:
-                trace = task.expect(task.trace(model, batch), batch)
-                least.append(count_least(shape_of(model), trace).total)
-                full.append(count_dense(shape_of(model), trace).total)
-    finally:
-        model.pruning = before
-    most = reduction(torch.cat(least), torch.cat(full))
-    if target > most:
-        said = f"{target:g} is impossible: two tokens from each tower's first block on would save {most:.3f}"
-        raise InputError(said, "--reduction", f"ask for less than {math.floor(most * 100) / 100:g}")
-
-
-def calibrate(
-    model: Any,
-    task: Task,
-    some: Sequence[Batch],
-    target: float,
-    *,
-    near: float | None = None,
-    tolerance: float = 0.003,
-    mildest: bool = False,
-    tried: Callable[[float, float], None] | None = None,
-) -> Found:
-    """Set the model's temperature to the one whose measured reduction on `some` batches meets `target`.
-
-    Of many batches an eighth is searched on, and all of them confirm what was found.
-
-    Args:
-        model, task: as for `evaluate`; the model's temperature and `pruning.reduction` are set.
-        some: batches to measure on.
-        target: reduction in (0, 1).
-        near: look around this temperature first.
-        tolerance: absolute, on the reduction.
-        mildest: see `find_strength`.
-        tried: told every temperature and what it measured, for a progress bar.
-
-    Raises:
-        InputError: the target cannot be reached; says what can. After any error the settings are as before.
-    """
-    before = model.pruning
-    method = METHODS[before.method]
-
-    def on(part: Sequence[Batch]) -> Callable[[float], float]:
-        def measure(strength: float) -> float:
-            model.temperature = strength
-            value = measure_reduction(model, task, part)
-            if tried is not None:
-                tried(strength, value)
-            return value
-
-        return measure
-
-    low, high = method.bounds
-    measure, sample = on(some), on(some[: len(some) // 8]) if len(some) >= 8 else None
-    try:
-        found = None
-        if near is not None:
-            try:
-                close = (max(low, near / 3), min(high, near * 3))
-                if sample is not None:
-                    found = find_from_sample(sample, measure, target, close, tolerance=tolerance, grid=3)
-                found = found or find_strength(measure, target, close, tolerance=tolerance, grid=3)
-            except OutOfReach:
-                found = None
-        elif sample is not None:
-            found = find_from_sample(sample, measure, target, (low, high), tolerance=tolerance)
-        if found is None:
-            found = find_strength(measure, target, (low, high), tolerance=tolerance, mildest=mildest)
-    except BaseException:  # an interrupt too
-        model.pruning = before
-        raise
-    model.pruning = PruneConfig(**{**before.to_dict(), "temperature": found.strength, "reduction": found.reduction})
-    return found

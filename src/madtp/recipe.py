@@ -17,7 +17,7 @@ class TrainConfig:
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step and process.
+        batch_size: images a batch and process.
         texts: most texts (questions, statements, captions) of a sample in one epoch, drawn anew each time; 0 = all.
         lr: peak learning rate of AdamW; linear warm-up over the first `warmup` share of the steps, then a cosine to 1%.
         weight_decay: on matrices alone (not on norms, biases, embeddings of position).

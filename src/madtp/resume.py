@@ -12,6 +12,7 @@ from madtp import checkpoints
 from madtp.cost.budget import Controller
 from madtp.errors import InputError
 from madtp.files import atomic_write
+from madtp.task.gather import largest, mean_of, together
 
 if TYPE_CHECKING:
     from madtp.train import Trainer
@@ -46,12 +47,16 @@ def set_random_states(states: Any) -> None:
 
 
 def save_state(run: "Trainer") -> None:
-    """Write the checkpoint into the run's folder, whole or not at all.
+    """Write the checkpoint into the run's folder, whole or not at all: the first process writes for all that call.
 
     Raises:
         InputError: the disk is full.
     """
-    scaler = run.accelerator.scaler
+    scaler, several = run.accelerator.scaler, run.place[1] > 1
+    drawn, ids = together([random_states()]), [name for part in together([run.bad.ids]) for name in part]
+    gradients = _gradients(run)
+    if not run.accelerator.is_main_process:
+        return
     state = {
         "config": {**asdict(run.config), **run.source},
         "step": run.step,
@@ -60,15 +65,24 @@ def save_state(run: "Trainer") -> None:
         "pruning": run.bare.pruning.to_dict(),
         "optimizer": run.optimizer.state_dict(),
         "scaler": None if scaler is None else scaler.state_dict(),
-        "random": random_states(),
+        "random": drawn if several else drawn[0],  # of every process
         "controllers": [None if controller is None else asdict(controller) for controller in run.controllers],
         "best": run.best,
         "due": run.due,
-        "bad": asdict(run.bad),
-        # of the batches since the last step, where several make one
-        "gradients": {name: p.grad for name, p in run.named_parameters() if p.grad is not None},
+        "bad": {**asdict(run.bad), "ids": ids},
+        "gradients": gradients,
     }
     checkpoints.write(run.out, state, run.config.keep)
+
+
+def _gradients(run: "Trainer") -> dict[str, Any]:
+    """Of the batches since the last step, where several make one; of several processes the mean, as the step takes."""
+    trained = run.named_parameters()
+    if run.place[1] == 1 or run.accelerator.sync_gradients:
+        return {name: p.grad for name, p in trained if p.grad is not None}
+    there = largest([p.grad is not None for _, p in trained], run.accelerator.device)  # anywhere
+    parts = [(name, p.new_zeros(p.shape) if p.grad is None else p.grad) for name, p in trained]
+    return {name: mean_of(part) for (name, part), some in zip(parts, there, strict=True) if some}
 
 
 def load_state(run: "Trainer") -> None:
@@ -80,6 +94,7 @@ def load_state(run: "Trainer") -> None:
     path = run.out / checkpoints.STATE
     state = checkpoints.read(run.out)
     mine, theirs = {**asdict(run.config), **run.source}, state["config"]
+    theirs.setdefault("processes", 1)
     other = sorted(key for key in mine if mine[key] != theirs.get(key) and key not in FREE)
     if other:
         said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)
@@ -94,16 +109,19 @@ def load_state(run: "Trainer") -> None:
     run.optimizer.load_state_dict(state["optimizer"])
     if run.accelerator.scaler is not None and state.get("scaler"):
         run.accelerator.scaler.load_state_dict(state["scaler"])
-    set_random_states(state["random"])
+    rank, drawn = run.place[0], state["random"]
+    set_random_states(drawn[rank] if isinstance(drawn, list) else drawn)
     run.controllers = [None if some is None else Controller(**some) for some in state["controllers"]]
     run.step, run.best, run.due = state["step"], state["best"], state.get("due", False)
     run.bad = type(run.bad)(**state.get("bad", {}))
+    if rank:  # the first process has the samples of all
+        run.bad.ids = []
     run.accelerator.step = run.step  # where in an accumulated step
     for name, parameter in run.named_parameters():
         if name in state["gradients"]:
             parameter.grad = state["gradients"][name].to(parameter.device)
     log = run.out / LOG
-    if log.is_file():  # lines past the checkpoint will be written again
+    if log.is_file() and not rank:  # lines past the checkpoint will be written again
         lines = log.read_text(encoding="utf-8").splitlines()
         atomic_write(log, "".join(f"{line}\n" for line in lines if _stays(line, run.step, run.due)))
 

@@ -16,7 +16,7 @@ class Bad:
         total: of the run.
         row: the last so many, without a good one between.
         what: of the batches since the last step: "loss" or "gradient" where one is not finite, else "".
-        ids: the samples of those batches.
+        ids: the samples of those batches, of this process's parts of them.
     """
 
     total: int = 0
@@ -25,7 +25,7 @@ class Bad:
     ids: list[str] = field(default_factory=list)
 
     def see(self, loss: float, batch: dict[str, Any]) -> None:
-        """Take in a batch of the step."""
+        """Take in a batch of the step; `loss` the mean over the processes, which is not finite where any is not."""
         self.ids += [sample.image_id for sample in batch["samples"]]
         if not math.isfinite(loss):
             self.what = "loss"
@@ -34,7 +34,7 @@ class Bad:
         """Judge the step by its batches' losses and the norm of its gradient; True = it is to be left out.
 
         Args:
-            norm: of the gradient.
+            norm: of the gradient, the same in every process.
             step: number of the step, from 1.
             most: so many in a row end the run.
             tell: gets a line about a step that is left out.

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,9 +29,15 @@ class Stopped(BaseException):
 
 
 class Stop:
-    """Whether a run was asked to stop. Without `listening` nobody asks."""
+    """Whether a run was asked to stop. Without `listening` nobody asks.
 
-    def __init__(self) -> None:
+    Args:
+        agree: in a run of several processes: number of the signal that this one was sent, or 0 -> the same of all of
+            them, where any was sent one. None = there is one process.
+    """
+
+    def __init__(self, agree: Callable[[int], int] | None = None) -> None:
+        self.agree = agree
         self.asked: str | None = None
         self._free, self._said = False, ""
 
@@ -47,17 +53,27 @@ class Stop:
         if self._free:
             raise Stopped(self.asked, self._said)
 
+    def wanted(self) -> str | None:
+        """The signal that asked this run to stop. Of several processes all must ask this at the same places."""
+        asked = self.asked
+        if self.agree is None:
+            return asked
+        number = self.agree(signal.Signals[asked] if asked else 0)
+        return signal.Signals(number).name if number else None
+
     @contextmanager
     def at_once(self, said: str = "go on with --resume") -> Iterator[None]:
         """For work that leaves the run's state as it is: a wish to stop, an earlier one too, ends the block.
 
+        One of several processes must not leave the others waiting: there only an earlier wish ends it.
+
         Raises:
             Stopped: wherever the block is.
         """
-        self._free, self._said = True, said
+        self._free, self._said = self.agree is None, said
         try:
-            if self.asked is not None:
-                raise Stopped(self.asked, said)
+            if (wanted := self.wanted()) is not None:
+                raise Stopped(wanted, said)
             yield
         finally:
             self._free = False

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
+from madtp.calibration import calibrate, check_reach
 from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
 from madtp.data.faults import Faults
 from madtp.data.sample import Data
 from madtp.errors import InputError
-from madtp.evaluate import Evaluation, batches, calibrate, check_reach, evaluate, to_device
+from madtp.evaluate import Evaluation, batches, evaluate, to_device
 from madtp.files import append_line
 from madtp.model.load import load
-from madtp.model.save import save_model
 from madtp.prune import METHODS
 from madtp.recipe import Progress, TrainConfig, learning_rate, make_optimizer
 from madtp.resume import LOG, load_state, random_states, save_state, set_random_states
@@ -25,11 +25,13 @@ from madtp.soundness import Bad
 from madtp.stop import Stop, Stopped, deaf
 from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
-from madtp.task.tolerant import stream
+from madtp.task.gather import averages, gather, largest, together
+from madtp.task.step import SPREAD, TrainingStep, order_of_epoch, prepared, steps_of_epoch, write_model
+from madtp.task.tolerant import everywhere, stream
 
 
 class Trainer:
-    """One run: `Trainer(...).run()`, in one process.
+    """One run: `Trainer(...).run()`, in one process or in each of several (torchrun), which then share `out`.
 
     Args:
         model: to train, in place.
@@ -44,7 +46,7 @@ class Trainer:
         faults: what to do about samples that cannot be read; None = the first stops the run.
 
     Attributes:
-        stop: whether the run is to stop; it then writes its checkpoint and raises `Stopped`.
+        stop: whether the run is to stop, in all processes; it then writes its checkpoint and raises `Stopped`.
         bad: steps that were left out.
     """
 
@@ -62,22 +64,25 @@ class Trainer:
         teacher: Teacher | None = None,
         faults: Faults | None = None,
     ) -> None:
-        self.stop, self.bad, self.faults = Stop(), Bad(), Faults() if faults is None else faults
+        self.bad, self.faults = Bad(), Faults() if faults is None else faults
         self.accelerator = Accelerator(
             mixed_precision=config.precision,
             cpu=device == "cpu",
             gradient_accumulation_steps=config.accumulate,
+            kwargs_handlers=[SPREAD],
         )
-        if self.accelerator.num_processes > 1:  # the budget's controller and the metrics know of one only
-            raise InputError("several processes are not supported yet", "train", "start one process")
+        if len(train) < self.accelerator.num_processes:
+            raise InputError(f"{len(train)} pictures for more processes", f"{train.name} {train.split}")
         for part in (train, val):
             if part.hidden:
                 said = f"{part.hidden} {task.text_name} without truth"
                 raise InputError(said, f"{part.name} {part.split}", "train and validate on what is known")
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
-        per_image = config.texts or None
-        self.dataset = task.dataset(train, training=True, per_image=per_image, seed=config.seed, shift=config.shift)
-        self.per_epoch = math.ceil(len(train) / config.batch_size)
+        drawn = {"per_image": config.texts or None, "seed": config.seed, "shift": config.shift}
+        self.dataset = task.dataset(train, training=True, **drawn)
+        self.place = self.accelerator.process_index, self.accelerator.num_processes
+        self.stop = Stop(self._agree if self.place[1] > 1 else None)
+        self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
         self.helper = task.helper(model, config.seed, self.per_epoch)
         if self.helper is not None:
             self.helper.to(self.accelerator.device)
@@ -85,8 +90,8 @@ class Trainer:
         if teacher is not None:
             teacher.to(self.accelerator.device)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self._trained(model), config))
-        self.model = self.accelerator.prepare_model(model)
-        self.bare = self.accelerator.unwrap_model(self.model)
+        self.model = prepared(self.accelerator, TrainingStep(model, task, self.helper, teacher))
+        self.bare = model
         self.steps = self.per_epoch * config.epochs
         self.val = val[: config.val_images] if config.val_images else val
         self.val_batches = self._some(self.val[:200]) if config.reductions else []
@@ -96,14 +101,18 @@ class Trainer:
         self.best: dict[str, Any] = {}
         keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
         own = {key: getattr(self.bare.pruning, key) for key in keys}
-        self.source = (source or {}) | own | {"images": len(train), "asked": train.n_texts} | task.settings()
+        own |= {"images": len(train), "asked": train.n_texts, "processes": self.place[1]}
+        self.source = (source or {}) | own | task.settings()
+        if self.place[0]:  # other draws (dropout, random pruning) for other pictures
+            torch.manual_seed(config.seed * 1_000_003 + self.place[0])
+
+    def _agree(self, number: int) -> int:
+        return largest([number], self.accelerator.device)[0]
 
     def _trained(self, model: Any) -> dict[str, Any]:
         mine = dict(model.named_parameters())
-        beside = (
-            {} if self.helper is None else dict(self.helper.named_parameters())
-        )  # the model's own may be among them
-        seen = {id(p) for p in mine.values()}
+        beside = {} if self.helper is None else dict(self.helper.named_parameters())
+        seen = {id(p) for p in mine.values()}  # the model's own may be among them
         return mine | {f"helper.{n}": p for n, p in beside.items() if p.requires_grad and id(p) not in seen}
 
     def named_parameters(self) -> list[tuple[str, Any]]:
@@ -125,7 +134,7 @@ class Trainer:
             load_state(self)
         elif not self.prepared:
             self.prepare()
-        self.faults.attach(self.out)
+        self.faults.attach(self.out, self.accelerator.is_main_process)
         begin = time.perf_counter()
         for epoch in range(self.step // self.per_epoch - self.due, self.config.epochs):
             if not self.due:
@@ -183,11 +192,8 @@ class Trainer:
 
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         self.dataset.epoch = epoch
-        order = torch.randperm(
-            len(self.dataset), generator=torch.Generator().manual_seed(self.config.seed * 1_000_003 + epoch)
-        )
-        size = self.config.batch_size
-        groups = [g.tolist() for g in order.split(size)][self.step - epoch * self.per_epoch :]
+        size, seed = self.config.batch_size, self.config.seed
+        groups = order_of_epoch(len(self.dataset), size, self.place, seed, epoch)[self.step - epoch * self.per_epoch :]
         # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
         own = torch.Generator()
         options = {"generator": own, "num_workers": self.config.workers, "worker_init_fn": deaf}
@@ -196,16 +202,15 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
-        if self.helper is not None:
-            self.helper.train()
         for batch in self._batches(epoch):
             self._step(epoch, batch)
             # the last of an epoch is saved after its validation
-            if self.step % self.per_epoch and (self.stop.asked or self.step % self.config.save_every == 0):
+            if self.step % self.per_epoch and (self.stop.wanted() or self.step % self.config.save_every == 0):
                 self._save()
 
     def _step(self, epoch: int, batch: dict[str, Any]) -> None:
-        if not batch:  # none of its samples could be read
+        device, train = self.accelerator.device, self.train
+        if not everywhere(batch, self.faults, train.split, len(train), device):  # none of some part could be read
             self.step += 1
             return
         with self.accelerator.accumulate(self.model):
@@ -215,23 +220,20 @@ class Trainer:
             if self.controllers:
                 self.bare.temperature = None if controller is None else controller.strength
             with self.accelerator.autocast():
-                if epoch < self.config.tag_epochs:
-                    loss = self.task.tagging_loss(self.bare, batch)
-                    logs, trace = {"loss_tags": float(loss.detach())}, None
-                else:
-                    loss, logs, trace = self.task.loss(self.model, batch, self.helper, self.teacher)
-            self.bad.see(value := float(loss.detach()), batch)
+                loss, logs, trace = self.model(batch, tagging=epoch < self.config.tag_epochs)
+            logs = averages({"loss": float(loss.detach()), **logs}, device)
+            self.bad.see(value := logs.pop("loss"), batch)
             self.accelerator.backward(loss)
             left_out = False
             if self.accelerator.sync_gradients:
-                norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.clip))
-                left_out = self.bad.leave_out(norm, self.step + 1, self.config.bad_steps, self.faults.write)
+                norm = float(self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.clip))
+                left_out = self.bad.leave_out(norm, self.step + 1, self.config.bad_steps, self._tell)
             if not left_out or self.accelerator.scaler is not None:  # a scaler leaves it out too, and learns from it
                 self.optimizer.step()
             self.optimizer.zero_grad()
         if controller is not None and trace is not None and math.isfinite(value):
             run, full = cost(self.bare, self.task.expect(trace, batch))
-            logs["reduction"] = reduction(run.total, full.total)
+            logs["reduction"] = reduction(*(gather(x.total.to(device)).cpu() for x in (run, full)))
             logs["temperature"] = controller.strength
             controller.update(logs["reduction"])
         self.step += 1
@@ -242,13 +244,19 @@ class Trainer:
             note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
             self.report(Progress(self.step, self.steps, epoch, value, note))
 
+    def _tell(self, line: dict[str, Any]) -> None:
+        """Of a step that is left out; it was of the samples of all processes."""
+        samples = [name for part in together([line["samples"]]) for name in part]
+        self.faults.write({**line, "samples": samples})
+
     def _validate(self, epoch: int, seconds: float) -> None:
         """Evaluate at every budget; the mean decides which epoch's model is kept."""
         results, met = [], True
         for controller in self.controllers or [None]:
             if controller is not None:
                 try:
-                    self._meet(self.bare, self.val_batches, controller.target, controller.strength)
+                    near = controller.strength
+                    calibrate(self.bare, self.task, self.val_batches, controller.target, near=near, mildest=True)
                 except OutOfReach:  # but training may yet bring it within
                     if epoch + 1 == self.config.epochs and not self.best:
                         raise
@@ -266,20 +274,16 @@ class Trainer:
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):
             self.best = {"value": value, "epoch": epoch, "temperature": self.bare.temperature}
-            save_model(self.bare, self.task.processor, self.out)
-
-    def _meet(self, model: Any, some: list[dict[str, Any]], target: float, near: float | None) -> None:
-        """The temperature that meets a budget; one that saves more, where the model cannot save as little."""
-        calibrate(model, self.task, some, target, near=near, mildest=True)
+            write_model(self.accelerator, self.bare, self.task.processor, self.out)
 
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
-        if any(self.config.reductions):
+        if any(self.config.reductions):  # one that saves more, where the model cannot save as little
             # from where validation found it, not from the file's: a run killed right here does the same again
-            self._meet(
-                best, self._some(self.val), self.config.reductions[-1], self.best.get("temperature", best.temperature)
-            )
-            save_model(best, self.task.processor, self.out)
+            near = self.best.get("temperature", best.temperature)
+            some, target = self._some(self.val), self.config.reductions[-1]
+            calibrate(best, self.task, some, target, near=near, mildest=True)
+            write_model(self.accelerator, best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)
         self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})
@@ -291,7 +295,6 @@ class Trainer:
 
     def _save(self) -> None:
         """Write the checkpoint; here a run ends that was asked to stop."""
-        if self.accelerator.is_main_process:
-            save_state(self)
-        if self.stop.asked:
-            raise Stopped(self.stop.asked, f"the checkpoint of step {self.step} is written; go on with --resume")
+        save_state(self)
+        if wanted := self.stop.wanted():
+            raise Stopped(wanted, f"the checkpoint of step {self.step} is written; go on with --resume")

@@ -47,10 +47,10 @@ def calibrate(
     """
     from dataclasses import replace
 
+    from madtp.calibration import calibrate as find
     from madtp.cli.common import load_data
     from madtp.cost.budget import check_reduction
     from madtp.evaluate import batches
-    from madtp.evaluate import calibrate as find
     from madtp.files import check_folder, claim_folder, locked
     from madtp.model.save import save_model
 

@@ -1,6 +1,7 @@
 """What the verbs share: option types, loading with good errors, progress, and the last word on stdout."""
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -170,7 +171,7 @@ def make_task(name: str, processor: Any, **options: Any) -> Any:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
+def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     """A bar with ETA on stderr, silent when piped; yields `advance(n, note="")`."""
     columns = (
         TextColumn("{task.description}"),
@@ -179,7 +180,8 @@ def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr, disable=not stderr.is_terminal) as bar:
+    quiet = not stderr.is_terminal or not is_first()
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr, disable=quiet) as bar:
         task = bar.add_task(what, total=total, note="")
 
         def advance(n: int = 1, note: str | None = None) -> None:
@@ -194,7 +196,8 @@ def progress(what: str, total: int) -> Iterator[Callable[..., None]]:
 def working(what: str) -> Iterator[None]:
     """A sign of life with the time gone by, for work whose length is not known; on stderr, silent when piped."""
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=stderr, disable=not stderr.is_terminal, transient=True) as sign:
+    quiet = not stderr.is_terminal or not is_first()
+    with Progress(*columns, console=stderr, disable=quiet, transient=True) as sign:
         sign.add_task(what, total=None)
         yield
 
@@ -206,8 +209,23 @@ def tracked(batches: Iterable[Any], advance: Callable[..., None]) -> Iterator[An
         advance(len(batch["samples"]))
 
 
+def start_processes(device: str) -> None:
+    """Join the other processes where torchrun has started several; in one, nothing."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState(cpu=device == "cpu")
+
+
+def is_first() -> bool:
+    """False in all but the first of several processes."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def emit(result: dict[str, Any], as_json: bool, text: Any) -> None:
-    """The result: one JSON object on stdout, or `text` for a reader."""
+    """The result: one JSON object on stdout, or `text` for a reader; said by the first of several processes."""
+    if not is_first():
+        return
     if as_json:
         print(json.dumps(result, allow_nan=False))
     else:

@@ -40,8 +40,9 @@ def demo(
 
     With --page: a page in the browser, in which you do the same by hand with your own pictures.
     """
+    from madtp.calibration import calibrate
     from madtp.cli.common import load_data
-    from madtp.evaluate import batches, calibrate, evaluate
+    from madtp.evaluate import batches, evaluate
     from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
     from madtp.report.report import SCHEMA

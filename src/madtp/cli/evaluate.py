@@ -54,6 +54,7 @@ def evaluate(
 
     common.check_task(task)
     faults = common.make_faults(on_error, max_skipped)
+    common.start_processes(device)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
@@ -65,10 +66,12 @@ def evaluate(
         raise InputError(f"what is true of {split} is not in its files", data, fix)
     if predictions is not None:
         check_writable(predictions)
-    if out is not None:
+    if out is not None and common.is_first():
         claim_folder(out, overwrite)
     with common.progress(f"evaluating on {some.name} {split}", len(some)) as advance:
         result = run(network, work, some, batch_size=batch_size, advance=advance, faults=faults)
+    if not common.is_first():  # of several processes: all have the whole result
+        return
     table = {**result.to_dict(), "skipped": faults.counts()}
     if predictions is not None:
         work.write(predictions, result.scored)

@@ -1,22 +1,32 @@
-"""`madtp predict`: one answer about one image (or two), and what was pruned for it."""
+"""`madtp predict`: one answer about one image (or two), and what was pruned for it; or answers about a collection."""
 
 from typing import Annotated, Any
 
 import typer
 
-from madtp.cli import common
+from madtp.cli import collection, common
 from madtp.errors import InputError
 
 
 def predict(
     model: common.ModelOption,
     image: Annotated[
-        list[str], typer.Option("--image", help="Image file; twice for a statement about two.", show_default=False)
-    ],
+        list[str] | None,
+        typer.Option("--image", help="Image file; twice for a statement about two.", show_default=False),
+    ] = None,
+    data: collection.DataOption = None,
     text: Annotated[
         str | None, typer.Option("--text", help="The question, statement or caption.", show_default=False)
     ] = None,
-    task: common.TaskOption = None,
+    task: collection.TaskOption = None,
+    out: collection.OutOption = None,
+    engine: collection.EngineOption = "local",
+    address: collection.AddressOption = None,
+    actors: collection.ActorsOption = None,
+    threads: collection.ThreadsOption = None,
+    batch_size: common.BatchOption = 32,
+    part_size: collection.PartOption = 256,
+    choices: collection.ChoicesOption = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
     ] = None,
@@ -26,7 +36,21 @@ def predict(
     dtype: common.DtypeOption = "float32",
     as_json: common.JsonOption = False,
 ) -> None:
-    """Answer a question, judge a statement or caption an image; says how many tokens each block kept."""
+    """Answer a question, judge a statement or caption an image; says how many tokens each block kept.
+
+    With --data instead of --image: answers about a whole collection, written to --out (docs/scale.md).
+    """
+    if data is not None:
+        if image:
+            raise InputError("give one of --image and --data", "predict")
+        collection.predict(
+            data, out, model, task, text, choices, engine, address, actors,
+            batch_size=batch_size, part_size=part_size, prompt=prompt, beams=beams, temperature=temperature,
+            device=device, dtype=dtype, threads=threads, as_json=as_json,
+        )  # fmt: skip
+        return
+    if not image:
+        raise InputError("give --image, or --data for a collection", "predict")
     from madtp.data.sample import is_text
     from madtp.evaluate import evaluating, to_device
     from madtp.task.base import cost

@@ -167,6 +167,7 @@ def fit(
     from madtp.report import settings
     from madtp.train import Trainer
 
+    common.start_processes(device)
     place = common.pick_device(device)  # before a run that is there is touched
     if resume and not is_there(out) and (out / "run.json").is_file():
         logger.warning("%s: killed before its first checkpoint, it begins anew", out)
@@ -177,16 +178,19 @@ def fit(
         network.to(place), work, training, validation, out, config,
         device=place, source=source, teacher=teacher, faults=faults,
     )  # fmt: skip
+    first = common.is_first()  # of several processes: the folder is its own
     with run.stop.listening():
         if resume:
-            with locked(out) if out.is_dir() else nullcontext():
+            with locked(out) if first and out.is_dir() else nullcontext():
                 return _go(run, resume, title, start)
         unwritten = run.stop.at_once("before its first step, and nothing was written")
         with unwritten, common.working("looking at the first pictures"):
             run.prepare()
-        with claimed(out, overwrite, STATE):
-            about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
-            write_json(out / "run.json", {**about, **settings()})
+        with claimed(out, overwrite, STATE) if first else nullcontext():
+            if first:
+                about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
+                write_json(out / "run.json", {**about, **settings()})
+            run.accelerator.wait_for_everyone()
             return _go(run, resume, title, start)
 
 

@@ -149,8 +149,9 @@ class _Run:
 
     def settle(self, item: Any = None) -> tuple[str, str]:
         """Set the temperature; says where it is from in a word and in words."""
+        from madtp.calibration import calibrate
         from madtp.cli.common import load_data
-        from madtp.evaluate import batches, calibrate, to_device
+        from madtp.evaluate import batches, to_device
 
         if self.reduction is None:
             if self.temperature is not None:

@@ -40,6 +40,8 @@ class Faults:
         self._seen: set[tuple[str, str, str]] = set()
         self._file: Path | None = None
         self._waiting: list[dict[str, Any]] = []
+        self._news: list[dict[str, Any]] = []
+        self._writes = True
         self._told: set[str] = set()
 
     def count(self, split: str, kind: str) -> int:
@@ -59,7 +61,27 @@ class Faults:
         count = self.count(split, kind)
         if count <= SHOWN:
             logger.warning("left out: %s%s", said, " (others are told of in errors.jsonl alone)" * (count == SHOWN))
-        self.write({"kind": kind, "split": split, "id": name, "error": said})
+        line = {"kind": kind, "split": split, "id": name, "error": said}
+        self._news.append(line)
+        self.write(line)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether something was left out since `news` was last taken."""
+        return bool(self._news)
+
+    def news(self) -> list[dict[str, Any]]:
+        """Take what was left out since, as lines of ``errors.jsonl``: for the other processes of a run to `learn`."""
+        news, self._news = self._news, []
+        return news
+
+    def learn(self, lines: list[dict[str, Any]]) -> None:
+        """Count and write down what another process left out; what is known already counts once."""
+        for line in lines:
+            key = (line["split"], line["kind"], line["id"])
+            if key not in self._seen:
+                self._seen.add(key)
+                self.write(line)
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line to ``errors.jsonl``, or keep it until there is one; one that is there already is not added."""
@@ -70,10 +92,17 @@ class Faults:
         if text in self._told:
             return
         self._told.add(text)
-        append_line(self._file, line)
+        if self._writes:
+            append_line(self._file, line)
 
-    def attach(self, folder: str | Path) -> None:
-        """From now on lines go to the file in this folder; those that a run before its resumption wrote count too."""
+    def attach(self, folder: str | Path, writes: bool = True) -> None:
+        """From now on lines go to the file in this folder; those that a run before its resumption wrote count too.
+
+        Args:
+            folder: of the run.
+            writes: False in all but the first of several processes, which learns what the others left out.
+        """
+        self._writes = writes
         self._file = Path(folder) / ERRORS
         known = list(_lines(self._file))
         self._seen |= {(line["split"], line["kind"], line["id"]) for line in known if line["kind"] in KINDS}

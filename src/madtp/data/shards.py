@@ -115,9 +115,9 @@ def load_shards(request: Request) -> Data[Any]:
         for key, members in index(file).items() if file.is_file() else ():
             names = (f"{inside}/{key}",)
             # of KEY.depth.png and KEY.jpg the second is the picture
-            image = min(filter(_is_image, members), key=lambda name: name.count("."), default=None)
+            image = min(filter(is_image, members), key=lambda name: name.count("."), default=None)
             found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
-            part[names] = _texts(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
+            part[names] = texts_of(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
             taken.add(key)
     if "" in parts and len(parts) > 1:
         raise InputError("some tars are named after a split and some not", request.path, "name all or none")
@@ -164,7 +164,8 @@ def index(path: Path) -> dict[str, dict[str, Place]]:
     return members
 
 
-def _is_image(ending: str) -> bool:
+def is_image(ending: str) -> bool:
+    """Whether a member of that ending is a picture."""
     return ending.endswith(IMAGE_ENDINGS)
 
 
@@ -175,7 +176,7 @@ def _split(file: Path, source: Path) -> str:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")
 
 
-def _texts(task: str, file: Path, key: str, members: Mapping[str, Place], name: str) -> list[Any]:
+def texts_of(task: str, file: Path, key: str, members: Mapping[str, Place], name: str) -> list[Any]:
     """The questions, their ids made of `name` where they have none, or captions beside a picture."""
     entry = Entry({}, file, key)
     if ".json" in members:

@@ -49,6 +49,7 @@ class Prediction:
     side: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
 
 
+CACHED = 1 << 28  # 1 GiB
 Rankings = dict[str, tuple[str, ...]]
 
 
@@ -80,7 +81,7 @@ class TaskDataset(Dataset[Item]):
         per_image: most texts of a sample in one epoch; None = all, in order.
         seed: of the draw.
         shift: most pixels by which a training image is moved, edges repeated.
-        cache: keep prepared pixels in memory (for small images).
+        cache: keep prepared pixels in memory (of small images, `CACHED` numbers at most).
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class TaskDataset(Dataset[Item]):
         if self._pixels is not None and index in self._pixels:
             return self._pixels[index]
         pixels = torch.stack([self.task.pixels(image) for image in distinct(self.data[index].images)])
-        if self._pixels is not None and pixels[0].numel() <= 1 << 17:
+        room = CACHED // pixels.numel() - len(self._pixels or ())
+        if self._pixels is not None and pixels[0].numel() <= 1 << 17 and room > 0:
             self._pixels[index] = pixels
         return pixels
 
@@ -143,7 +145,7 @@ class Task(ABC):
 
     def dataset(self, data: Data[Any], *, training: bool = False, **options: Any) -> TaskDataset:
         """The split as a torch data set; `options` as `TaskDataset` takes them, used in training only."""
-        return TaskDataset(data, self, **(options if training else {}))
+        return TaskDataset(data, self, **(options if training else {"cache": False}))  # read once
 
     def pixels(self, image: ImageSource) -> Tensor:
         """`[3, height, width]` a picture as the image tower takes it."""

@@ -109,7 +109,8 @@ class CaptionTask(Task):
     ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch, numbers to log, and the trace."""
         keys = ("pixel_values", "input_ids", "attention_mask", "labels", "image_index")
-        return joined_loss(model, {key: batch[key] for key in keys}, teacher)
+        told = (batch["labels"][:, 1:] != -100).sum()  # tokens
+        return joined_loss(model, {key: batch[key] for key in keys}, teacher, told)
 
     def expect(self, trace: Trace, batch: Batch) -> Trace:
         """Fill in the decoder's work as if each beam gave the picture's first caption."""

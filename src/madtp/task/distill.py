@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from madtp.model.output import ImageSide, TextSide
 from madtp.model.ragged import Ragged
 from madtp.prune import Provenance, Trace
+from madtp.task.gather import gather, weigh, world
 
 
 class Teacher:
@@ -76,12 +77,14 @@ class Teacher:
             "text", text.states, read.states, text.trace
         )
         scale = temperature.detach()
-        mine, theirs = (i.feature @ t.feature.T / scale for i, t in ((image, text), (seen, read)))
-        return towers + (divergence(mine, theirs) + divergence(mine.T, theirs.T)) / 2
+        sides = ((image, text), (seen, read))
+        mine, theirs = (i.feature @ gather(t.feature).T / scale for i, t in sides)
+        back, wanted = (t.feature @ gather(i.feature).T / scale for i, t in sides)
+        return towers + (divergence(mine, theirs) + divergence(back, wanted)) / 2
 
 
 def joined_loss(
-    model: Any, arguments: dict[str, Any], teacher: Teacher | None
+    model: Any, arguments: dict[str, Any], teacher: Teacher | None, known: int | Tensor
 ) -> tuple[Tensor, dict[str, float], Trace]:
     """Training loss of a model that joins its towers, numbers to log, and the trace.
 
@@ -89,9 +92,16 @@ def joined_loss(
         model: to be trained.
         arguments: of its forward, labels included.
         teacher: how far the model is from it is part of the loss; None = it is not.
+        known: what the task's loss is a mean over, so many of them.
     """
     output = model(**arguments, provenance=teacher is not None)
-    loss, parts = output.loss, {"loss_task": output.loss_task, "loss_align": output.loss_align}
+    parts = {"loss_task": output.loss_task, "loss_align": output.loss_align}
+    loss = output.loss
+    if world()[1] > 1:  # the means of this process count as much as they stand for
+        parts["loss_task"] = loss = output.loss_task * weigh(known, loss.device)
+        if output.loss_align is not None:
+            parts["loss_align"] = output.loss_align * weigh(len(arguments["input_ids"]), loss.device)
+            loss = loss + model.pruning.alpha * parts["loss_align"]
     if teacher is not None:
         parts["loss_distill"] = teacher.distance(output, arguments)
         loss = loss + teacher.weight * parts["loss_distill"]
@@ -110,7 +120,7 @@ def tower_distance(tower: str, mine: Ragged, theirs: Ragged, trace: Trace) -> Te
     last = trace.tower(tower)[-1]
     assert last.provenance is not None, "distillation follows tokens: run the model with provenance=True"
     x, y = (F.layer_norm(v.float(), v.shape[-1:]) for v in (mine.values, stands_for(mine, theirs, last.provenance)))
-    return F.mse_loss(x, y)
+    return F.mse_loss(x, y) * weigh(len(x), x.device)
 
 
 @torch.no_grad()
@@ -140,4 +150,5 @@ def stands_for(mine: Ragged, theirs: Ragged, where: Provenance) -> Float[Tensor,
 def divergence(logits: Float[Tensor, "n c"], wanted: Float[Tensor, "n c"]) -> Tensor:
     """Mean Kullback-Leibler divergence from the teacher's distribution, 0 or more; 0 = the same."""
     mine, theirs = (x.float().log_softmax(-1) for x in (logits, wanted))
-    return F.kl_div(mine, theirs, log_target=True, reduction="sum") / max(1, len(logits))
+    mean = F.kl_div(mine, theirs, log_target=True, reduction="sum") / max(1, len(logits))
+    return mean * weigh(len(logits), logits.device)

@@ -3,13 +3,18 @@
 One process, or no process group, gathers nothing. Every process must call the same functions in the same order.
 """
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice, zip_longest
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from madtp.model.ragged import Ragged
+
+T = TypeVar("T")
+NONE: Any = object()
 
 
 def world() -> tuple[int, int]:
@@ -67,6 +72,57 @@ def gather_ragged(x: Ragged) -> Ragged:
     """The instances of all processes."""
     lengths = gather(x.lengths.to(x.values.device)).cpu()
     return Ragged(gather(x.values), lengths)
+
+
+def weigh(rows: int | Tensor, device: torch.device) -> float | Tensor:
+    """What a mean over this process's `rows` counts, for its mean over the processes to be that over all their rows."""
+    if world()[1] == 1:
+        return 1.0
+    mine = torch.as_tensor(rows, device=device, dtype=torch.float64)
+    total = mine.clone()
+    dist.all_reduce(total)
+    return mine * world()[1] / total
+
+
+def averages(numbers: dict[str, float], device: torch.device) -> dict[str, float]:
+    """Means over the processes, which must name the same."""
+    if world()[1] == 1:
+        return numbers
+    values = torch.tensor([numbers[name] for name in sorted(numbers)], device=device, dtype=torch.float64)
+    dist.all_reduce(values)
+    return dict(zip(sorted(numbers), (values / world()[1]).tolist(), strict=True))
+
+
+def largest(numbers: Sequence[int], device: torch.device) -> list[int]:
+    """Each of some numbers as it is in the process where it is largest, for decisions that all must take alike."""
+    if world()[1] == 1:
+        return list(numbers)
+    values = torch.tensor(numbers, device=device)
+    dist.all_reduce(values, dist.ReduceOp.MAX)
+    return [int(value) for value in values]
+
+
+def mean_of(x: Tensor) -> Tensor:
+    """Mean of `x`, of one shape everywhere, over the processes, without gradient."""
+    total = x.detach().clone()
+    if world()[1] > 1:
+        dist.all_reduce(total)
+    return total / world()[1]
+
+
+def share(things: Iterable[T]) -> Iterator[T]:
+    """This process's part of what all have alike; `together` joins what is made of each."""
+    rank, processes = world()
+    return islice(things, rank, None, processes)
+
+
+def together(parts: Sequence[T]) -> list[T]:
+    """What the processes made of their `share`s, in the order of the things, for all of them."""
+    if world()[1] == 1:
+        return list(parts)
+    every: list[list[T]] = [[] for _ in range(world()[1])]
+    dist.all_gather_object(every, list(parts))
+    return [x for row in zip_longest(*every, fillvalue=NONE) for x in row if x is not NONE]
 
 
 def mean(x: Tensor) -> Tensor:

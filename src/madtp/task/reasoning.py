@@ -65,7 +65,8 @@ class ReasoningTask(Task):
         self, model: Any, batch: Batch, helper: Any = None, teacher: Teacher | None = None
     ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch, numbers to log, and the trace."""
-        return joined_loss(model, self.inputs(batch) | {"labels": batch["labels"]}, teacher)
+        known = (batch["labels"] != -100).sum()
+        return joined_loss(model, self.inputs(batch) | {"labels": batch["labels"]}, teacher, known)
 
     @torch.no_grad()
     def predict(

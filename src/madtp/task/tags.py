@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from madtp.task.gather import weigh
+
 
 def tagging_loss(
     model: Any, pixel_values: Tensor, tags: Sequence[Sequence[str]], vocabulary: Mapping[str, int]
@@ -31,4 +33,5 @@ def tagging_loss(
     vectors = model.word_vectors.index_select(0, ids)
     logits = model.see(pixel_values).first().float() @ vectors.float().T
     present = present.to(logits.device)
-    return F.binary_cross_entropy_with_logits(logits, present, reduction="sum") / len(present)
+    mean = F.binary_cross_entropy_with_logits(logits, present, reduction="sum") / len(present)
+    return mean * weigh(len(present), mean.device)

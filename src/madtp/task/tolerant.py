@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from madtp.data.faults import Faults
 from madtp.errors import InputError
+from madtp.task.gather import largest, together, world
 
 FAULTY = "faulty"
 
@@ -70,3 +72,35 @@ def stream(dataset: Any, task: Any, faults: Faults | None, **options: Any) -> It
             faults.note(data.split, "sample", fault.name, fault.said)
             faults.check(data.split, "sample", len(data))
         yield batch
+
+
+def learn(faults: Faults | None, split: str, of: int) -> None:
+    """Have every process know what any of them left out. All must call it, at the same place.
+
+    Args:
+        faults: this process's; alike in all.
+        split: whose samples are judged.
+        of: how many it has.
+
+    Raises:
+        InputError: together they left out more of the split's samples than may be.
+    """
+    if faults is None or not faults.skip or world()[1] == 1:
+        return
+    for lines in together([faults.news()]):
+        faults.learn(lines)
+    faults.check(split, "sample", of)
+
+
+def everywhere(batch: dict[str, Any], faults: Faults, split: str, of: int, device: torch.device) -> bool:
+    """Whether every process could read something of its part of a batch; what any left out, all know then.
+
+    Raises:
+        InputError: as `learn`.
+    """
+    if not faults.skip or world()[1] == 1:
+        return bool(batch)
+    empty, news = largest([not batch, faults.has_news], device)
+    if news:
+        learn(faults, split, of)
+    return not empty

@@ -92,7 +92,9 @@ class VqaTask(Task):
     ) -> tuple[Tensor, dict[str, float], Trace]:
         """Training loss of a batch, numbers to log, and the trace."""
         answers = ("labels", "decoder_attention_mask", "answer_index", "answer_weights")
-        return joined_loss(model, self.inputs(batch) | {key: batch[key] for key in answers}, teacher)
+        return joined_loss(
+            model, self.inputs(batch) | {key: batch[key] for key in answers}, teacher, len(batch["texts"])
+        )
 
     def tagging_loss(self, model: Any, batch: Batch) -> Tensor:
         """How well the image's pooled token tells which answers its questions have; see `madtp.task.tags`."""

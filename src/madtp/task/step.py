@@ -1,0 +1,86 @@
+"""One step's loss as a module, so that whatever spreads it over processes sees all that is trained."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from torch import Tensor, nn
+
+from madtp.errors import InputError
+from madtp.model.save import save_model
+from madtp.prune import Trace
+from madtp.task.base import Batch, Task
+from madtp.task.distill import Teacher
+
+
+class TrainingStep(nn.Module):
+    """`step(batch) -> loss, numbers to log, trace` of the batch, or of this process's part of it.
+
+    Over several processes the mean of the losses is that of the global batch, and so are their mean gradients.
+
+    Args:
+        model: to be trained.
+        task: whose loss it is.
+        helper: what is trained beside the model (`Task.helper`).
+        teacher: a dense model to stay near to.
+    """
+
+    def __init__(self, model: nn.Module, task: Task, helper: nn.Module | None, teacher: Teacher | None) -> None:
+        super().__init__()
+        self.model, self.helper = model, helper
+        self.task, self.teacher = task, teacher
+
+    def forward(self, batch: Batch, tagging: bool = False) -> tuple[Tensor, dict[str, float], Trace | None]:
+        """`tagging`: the loss of the first epochs, of the image tower alone."""
+        if tagging:
+            loss = self.task.tagging_loss(self.model, batch)
+            return loss, {"loss_tags": float(loss.detach())}, None
+        return self.task.loss(self.model, batch, self.helper, self.teacher)
+
+
+# Dense steps use no semantic tokens; what a helper remembers is the same everywhere, and large.
+SPREAD = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+
+
+def prepared(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
+    """The step on its device, its gradients averaged over the processes. Raises InputError where that cannot be."""
+    if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
+        raise InputError(f"{accelerator.distributed_type} is not supported", "accelerate", "start it by torchrun alone")
+    with warnings.catch_warnings():  # the setting's new name is not known to accelerate
+        warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
+        module: nn.Module = accelerator.prepare_model(step)
+    return module
+
+
+def write_model(accelerator: Accelerator, model: Any, processor: Any, out: Path) -> None:
+    """The first process writes the model folder; when this returns, all can read it."""
+    if accelerator.is_main_process:
+        save_model(model, processor, out)
+    accelerator.wait_for_everyone()
+
+
+def steps_of_epoch(images: int, batch_size: int, processes: int) -> int:
+    """Steps an epoch; a last batch too small for every process to have a part of it is joined to the one before."""
+    whole, rest = divmod(images, batch_size * processes)
+    return max(1, whole + (rest >= processes))
+
+
+def order_of_epoch(images: int, batch_size: int, place: tuple[int, int], seed: int, epoch: int) -> list[list[int]]:
+    """This process's part of every batch of an epoch, shuffled from (seed, epoch) alone.
+
+    Together the parts of all processes, in the order of their ranks, are the batches of one process with a batch size
+    that many times larger.
+
+    Args:
+        images: in the data.
+        batch_size: images a step and process.
+        place: rank, and number of processes.
+    """
+    rank, processes = place
+    order = torch.randperm(images, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
+    size, steps = batch_size * processes, steps_of_epoch(images, batch_size, processes)
+    groups = [order[i * size : (i + 1) * size if i + 1 < steps else images] for i in range(steps)]
+    return [group.tensor_split(processes)[rank].tolist() for group in groups]

@@ -1,0 +1,170 @@
+"""Runs of training and evaluation in one process or in each of two: what test_processes.py compares."""
+
+import json
+import math
+import os
+import signal
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from madtp.data.faults import Faults
+from madtp.errors import InputError
+from madtp.evaluate import batches as batches_of
+from madtp.evaluate import evaluate, measure_reduction
+from madtp.recipe import Progress, TrainConfig
+from madtp.stop import Stopped
+from madtp.task.distill import Teacher
+from madtp.task.step import order_of_epoch
+from madtp.train import Trainer
+from small import KINDS, nano, nano_task, samples
+
+# 3 steps an epoch of 4, 4 and 3 pictures; two processes have 2 and 2, then 2 and 1.
+IMAGES, GLOBAL, VAL = 11, 4, 5
+CONFIG = TrainConfig(epochs=2, texts=2, lr=3e-3, seed=7, save_every=100, eval_every=2)
+TARGET = 0.4
+OPTIONS: dict[str, dict[str, Any]] = {
+    "caption": {"beams": 1, "longest": 11},
+    "retrieval": {"queue": 5, "momentum": 0.9, "k_test": 3},
+    "clip": {"queue": 5, "momentum": 0.9},
+}
+RUNS: dict[str, dict[str, Any]] = {
+    "dense": {},
+    "compressed": {"reductions": (0.0, TARGET)},
+    "taught": {"reductions": (TARGET,), "distill": 2.0},
+    "accumulated": {"accumulate": 2, "tag_epochs": 1},
+}
+DONE = [(kind, "compressed") for kind in KINDS]
+SLOW = [(kind, "taught") for kind in ("vqa", "caption", "retrieval")] + [("vqa", "accumulated")]
+
+
+def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
+    """Losses of every step, the model in the end, what steers its budget, and what it scored."""
+    out.mkdir(parents=True, exist_ok=True)
+    task, model = nano_task(kind, **OPTIONS.get(kind, {})), nano(kind, CONFIG.seed)
+    losses: list[float] = []
+
+    def report(progress: Progress) -> None:
+        if progress.loss == progress.loss:
+            losses.append(progress.loss)
+
+    config = replace(CONFIG, batch_size=GLOBAL // processes, **RUNS[run])
+    teacher = Teacher(model, config.distill) if config.distill else None
+    data = [samples(task.name, split, count) for split, count in (("train", IMAGES), ("val", VAL))]
+    trainer = Trainer(model, task, *data, out, config, report, "cpu", teacher=teacher)
+    result = trainer.run()
+    helper = {} if trainer.helper is None else trainer.helper.state_dict()
+    return {
+        "losses": losses,
+        "model": dict(trainer.bare.state_dict()),
+        "helper": dict(helper),
+        "strengths": [c and c.strength for c in trainer.controllers],
+        "smooth": [c and c.smooth for c in trainer.controllers],
+        "temperature": trainer.bare.temperature,
+        "metrics": result.metrics,
+        "reduction": result.reduction,
+    }
+
+
+def answer(kind: str) -> dict[str, Any]:
+    """An evaluation in batches that do not go round, and what a calibration measures."""
+    task, model = nano_task(kind, **OPTIONS.get(kind, {})), nano(kind, temperature=3.0)
+    data = samples(task.name, "val", VAL)
+    result = evaluate(model, task, data, batch_size=2)
+    told = {key: value for key, value in result.to_dict().items() if key != "seconds"}
+    reductions, some = [], list(batches_of(task, data, 2, model.device))
+    for temperature in (1.0, 3.0, 11.0):
+        model.temperature = temperature
+        reductions.append(measure_reduction(model, task, some))
+    return {
+        "told": json.dumps(told),
+        "answers": [(p.id, p.answer) for p in result.predictions],
+        "reductions": reductions,
+    }
+
+
+def trainer_of(out: Path, report: Callable[[Progress], None] | None = None, **settings: Any) -> Trainer:
+    """A short run of two processes, each with its own wish to stop, its own broken pictures and its own NaN."""
+    out.mkdir(parents=True, exist_ok=True)
+    config = replace(CONFIG, batch_size=GLOBAL // 2, **settings)
+    data = [samples("vqa", split, count) for split, count in (("train", IMAGES), ("val", VAL))]
+    faults = Faults("skip", 0.5)
+    return Trainer(nano("vqa", config.seed), nano_task("vqa"), *data, out, config, report, "cpu", faults=faults)
+
+
+def troubled(rank: int, home: Path) -> dict[str, Any]:
+    """What befalls the second process alone: NaN in step 2, a batch that cannot be read, a signal after step 3."""
+    told: dict[str, Any] = {}
+
+    def keep(name: str, trainer: Trainer) -> None:
+        model = {key: value.clone() for key, value in trainer.bare.state_dict().items()}
+        counts = trainer.faults.counts()
+        told[name] = {"step": trainer.step, "bad": trainer.bad.total, "skipped": counts, "model": model}
+
+    trainer = trainer_of(home / "bad")
+    loss = trainer.task.loss
+
+    def spoilt(*inputs: Any) -> Any:
+        value, logs, trace = loss(*inputs)
+        return value * (math.nan if rank and trainer.step == 1 else 1.0), logs, trace
+
+    trainer.task.loss = spoilt  # type: ignore[method-assign]
+    trainer.run()
+    keep("bad", trainer)
+
+    trainer = trainer_of(home / "torn")
+    broken = order_of_epoch(IMAGES, GLOBAL // 2, (1, 2), CONFIG.seed, 0)[1]
+
+    class Torn(type(trainer.dataset)):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            if index in broken:
+                raise InputError("cannot be read", str(index))
+            return super().__getitem__(index)
+
+    trainer.dataset.__class__ = Torn
+    trainer.run()
+    keep("torn", trainer)
+
+    settings = {"accumulate": 2, "epochs": 1}  # a step of the optimiser is under way when the signal comes
+    trainer = trainer_of(home / "whole", **settings)
+    trainer.run()
+    keep("whole", trainer)
+
+    def report(progress: Progress) -> None:
+        if rank and progress.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer = trainer_of(home / "stopped", report, **settings)
+    try:
+        with trainer.stop.listening():
+            trainer.run()
+    except Stopped as stopped:
+        told["said"] = str(stopped)
+    keep("stopped", trainer)
+    trainer = trainer_of(home / "stopped", **settings)
+    trainer.run(resume=True)
+    keep("resumed", trainer)
+    return told
+
+
+def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> None:
+    """One of two processes; leaves its results in the folder."""
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")  # of [1, 1, c]: the same memory
+    torch.set_num_threads(1)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    os.environ |= {name: str(value) for name, value in place.items()}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "PATH": folder}  # no Java: it takes long
+    os.environ["OMP_NUM_THREADS"] = "1"
+    home = Path(folder)
+    for kind, run in runs:
+        torch.save(train(kind, run, home / f"{kind}-{run}", 2), home / f"{kind}-{run}.{rank}.pt")
+    for kind in KINDS if runs == DONE else ():
+        torch.save(answer(kind), home / f"{kind}.{rank}.pt")
+    if runs == DONE:
+        torch.save(troubled(rank, home), home / f"troubled.{rank}.pt")
+    torch.distributed.destroy_process_group()
