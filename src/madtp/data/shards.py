@@ -59,7 +59,8 @@ class TarImage:
             with open(self.path, "rb") as file:
                 data = read_at(file, (self.offset, self.size))
         except (OSError, OverflowError) as error:
-            raise InputError(f"cannot be read: {error}", where, "give the shards again") from error
+            said = getattr(error, "strerror", None) or error
+            raise InputError(f"cannot be read: {said}", where, "give the shards again") from error
         if len(data) < self.size:
             raise InputError("the tar is shorter than when it was indexed", where, "give the whole file")
         return decode(io.BytesIO(data), where, self.max_pixels)
