@@ -9,9 +9,10 @@ import sys
 from dataclasses import replace
 
 import madtp
+from madtp.calibration import calibrate
 from madtp.data.load import load_data
 from madtp.errors import InputError
-from madtp.evaluate import batches, calibrate, evaluate
+from madtp.evaluate import batches, evaluate
 from madtp.task.registry import make_task, task_name
 
 source, data = [*sys.argv[1:], *["src/madtp/assets/demo-vqa", "scenes"][len(sys.argv) - 1 :]]

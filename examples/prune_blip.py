@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import madtp
+from madtp.calibration import calibrate
 from madtp.data.load import load_data
-from madtp.evaluate import batches, calibrate, evaluate
+from madtp.evaluate import batches, evaluate
 from madtp.task.registry import make_task, task_name
 
 source, data, out = [

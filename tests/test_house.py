@@ -56,7 +56,7 @@ ROOMS: dict[str, set[str]] = {
     "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
     "publish": BASE | SIDE | {"prune", "model", "task"},
-    "serve": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
+    "serve": BASE | SIDE | {"prune", "model", "task", "evaluate", "calibration", "answer"},
     "cli": BASE
     | SIDE
     | {
@@ -64,7 +64,6 @@ ROOMS: dict[str, set[str]] = {
         "resume",
         "checkpoints",
         "stop",
-        "resume",
         "prune",
         "model",
         "task",

@@ -130,7 +130,7 @@ def test_a_sum_that_would_divide_by_nothing() -> None:
 @given(data=st.data())
 def test_alignment_of_anything_is_finite(data: Any) -> None:
     some = st.lists(st.sampled_from(EDGES), min_size=WIDTH, max_size=WIDTH)
-    image, text = (torch.tensor([data.draw(some), data.draw(some)], requires_grad=True) for _ in range(2))
+    image, text = (torch.tensor([[data.draw(some), data.draw(some)]], requires_grad=True) for _ in range(2))
     loss = alignment_loss(image, text)
     loss.sum().backward()
     assert loss.isfinite().all() and image.grad is not None and image.grad.isfinite().all()

@@ -71,15 +71,23 @@ def read_safetensors(path: Path, *, tensors: bool = True) -> dict[str, Tensor]:
 
 
 def _check_zip(path: Path) -> None:
-    """Refuse a zip whose members are compressed, which torch never does: they could be of any size."""
-    if zipfile.is_zipfile(path):
-        try:
-            with zipfile.ZipFile(path) as archive:
-                stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
-        except Exception:  # for torch to judge
+    """Refuse what torch would take for its zip but holds compressed members, which could be of any size.
+
+    Raises:
+        InputError: it does, or its list of members cannot be read.
+    """
+    with open(path, "rb") as file:
+        if file.read(4) != b"PK\x03\x04":  # by which torch tells
             return
-        if not stored:
-            raise InputError("holds compressed members, as no checkpoint does", path, "save it anew with torch.save")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in archive.infolist())
+    except OSError:
+        raise
+    except Exception as error:  # damaged lists make the reader stumble in any way
+        raise InputError("cut short or not a checkpoint", path, "copy or download the file again") from error
+    if not stored:
+        raise InputError("holds compressed members, as no checkpoint does", path, "save it anew with torch.save")
 
 
 def _read_pickle(path: Path) -> Any:

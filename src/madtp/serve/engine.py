@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from madtp.answer import answer, match, read, see
+from madtp.calibration import calibrate
 from madtp.errors import InputError
-from madtp.evaluate import batches, calibrate
+from madtp.evaluate import batches
 from madtp.model.config import PruneConfig
 from madtp.task.registry import make_task, task_name
 
