@@ -1,4 +1,4 @@
-"""`predict --data`: what it prints, and what it refuses before anything is made."""
+"""`predict --data` (docs/scale.md): what it prints, and what it refuses before anything is made."""
 
 import json
 from pathlib import Path
