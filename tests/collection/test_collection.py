@@ -67,7 +67,7 @@ def test_features_and_the_best_of_a_list(kind: str, job: Jobs, tmp_path: Path) -
         wanted = torch.cat([model.see(task.pixels(ImageFile(data / row["id"]))[None]).feature for row in rows])
         assert torch.allclose(found, wanted, atol=1e-5)
         texts = ("a red circle", "two squares", "nothing")
-        read = torch.cat([model.read(*task._tokens([text])).feature for text in texts])
+        read = torch.cat([model.read(*task.tokens([text])).feature for text in texts])
     other = job(kind, "rank", choices=texts, out=tmp_path / "ranked")
     run(other, str(data))
     ranked, scores = answers(other.out), wanted @ read.T

@@ -148,6 +148,6 @@ class Predict:
     def _texts(self) -> Tensor:
         """`[n, d]` features of the choices."""
         if self._choices is None:
-            ids, mask = self.task._tokens(self.job.choices)  # type: ignore[attr-defined]
+            ids, mask = self.task.tokens(self.job.choices)  # type: ignore[attr-defined]
             self._choices = self.model.read(ids.to(self.model.device), mask.to(self.model.device)).feature.float()
         return self._choices
