@@ -103,7 +103,7 @@ def test_the_command_line_is_told_whole(site: Path) -> None:
         main._register()
     told = re.findall(r'<h2 id="([\w-]+)"', (site / "cli" / "index.html").read_text(encoding="utf-8"))
     verbs = [command.name or command.callback.__name__ for command in main.app.registered_commands if command.callback]
-    assert told == ["madtp", *verbs]
+    assert told == ["madtp", *dict.fromkeys(verbs)]  # other tests of this process may have registered them again
 
 
 def test_links_out_of_the_pages_lead_somewhere(site: Path) -> None:

@@ -163,7 +163,7 @@ def test_outside_of_training_all_questions_come_in_order_and_nothing_moves(data:
 
 
 def test_pictures_are_prepared_once(data: Data[VqaSample], opened: list[str]) -> None:
-    dataset = VqaTask(processor()).dataset(data)
+    dataset = VqaTask(processor()).dataset(data, training=True)
     first = dataset[0][0]
     assert torch.equal(dataset[0][0], first) and opened == ["red"]
     uncached = VqaTask(processor()).dataset(data, training=True, cache=False)
