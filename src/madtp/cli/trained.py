@@ -40,9 +40,6 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
             models["dense"] = dense
     if not common.is_first():  # the processes evaluate together, one writes
         return
-    if run.faults.skip:  # pictures that could not be read cannot be shown
-        answered = {prediction.image_id for prediction in result.predictions}
-        data = replace(data, samples=tuple(sample for sample in data.samples if sample.image_id in answered))
     best: Any = load(run.out).to(run.bare.device).eval()
     results.append(result)
     if run.faults.skip:  # pictures that could not be read can be neither timed nor shown
