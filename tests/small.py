@@ -1,5 +1,8 @@
 """The whole thing in miniature: generated pictures, a model that trains in a second, its processor, folders of both."""
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -93,3 +96,14 @@ def nano(kind: str, seed: int = 0, **madtp: Any) -> Any:
 def nano_task(kind: str, **options: Any) -> Any:
     """The task of such a model, over its processor."""
     return make_task("retrieval" if kind == "clip" else kind, nano_processor(kind), **options)
+
+
+@contextmanager
+def small_disk(size: int) -> Iterator[None]:
+    """No file can grow past so many bytes: writing fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

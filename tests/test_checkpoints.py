@@ -1,9 +1,6 @@
 """Checkpoint files: the last few are kept, a damaged one is passed over, a full disk costs none."""
 
 import logging
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +13,7 @@ from madtp import checkpoints
 from madtp.checkpoints import STATE, forget, is_there, older, read, write
 from madtp.errors import InputError
 from madtp.resume import random_states, set_random_states
+from small import small_disk
 from test_train import CONFIG, Stop, after, assert_same_run, power_cut, start
 
 
@@ -96,23 +94,12 @@ def test_a_file_without_a_sum_is_one_of_an_earlier_version(tmp_path: Path) -> No
     assert read(tmp_path)["step"] == 3
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """What a full disk is to a process: writing fails half way."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_full_disk_costs_no_checkpoint(tmp_path: Path) -> None:
     for step in (3, 5):
         write(tmp_path, state(step), 2)
     big = {**state(7), "model": torch.zeros(100_003)}
     with (
-        files_of_at_most(200_000),
+        small_disk(200_000),
         pytest.raises(InputError, match=r"checkpoint\.pt: cannot write the checkpoint: the d"),
     ):
         write(tmp_path, big, 2)
@@ -126,7 +113,7 @@ def test_a_run_on_a_full_disk_stops_and_goes_on_when_there_is_room(tmp_path: Pat
     start(whole, config).run()
     with pytest.raises(Stop):
         start(out, config, report=after(3, power_cut)).run()
-    with files_of_at_most(100_000), pytest.raises(InputError, match="free the disk"):
+    with small_disk(100_000), pytest.raises(InputError, match="free the disk"):
         start(out, config).run(resume=True)
     start(out, config).run(resume=True)
     assert_same_run(out, whole)

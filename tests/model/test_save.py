@@ -2,9 +2,6 @@
 
 import os
 import re
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +11,12 @@ import torch
 from madtp.errors import InputError
 from madtp.model.load import load, load_processor
 from madtp.model.save import save_model
-from small import contents, nano_model, processor
+from small import contents, nano_model, processor, small_disk
 
 
 def same_weights(left: Any, right: Any) -> bool:
     theirs = right.state_dict()
     return all(torch.equal(value, theirs[name]) for name, value in left.state_dict().items())
-
-
-@contextmanager
-def small_disk(size: int) -> Iterator[None]:
-    """No file can grow past so many bytes: writing fails as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -39,24 +39,7 @@ input[type="range"]::-moz-range-thumb { border: 2px solid #1f5fbf; }
 }
 .problem { margin: 0; padding: .6rem .8rem; border-radius: .4rem; border: 1px solid #b3261e; background: #fdecea;
   color: #8c1d18; overflow-wrap: anywhere; }
-.dark .legend { font-size: .85rem; color: var(--body-text-color-subdued); margin: 0; }
-.asked .block:has(> .html-container:empty) { display: none; }
-.samples { gap: .4rem !important; }
-.samples h2 { font-size: .95rem; font-weight: 600; margin: .5rem 0 0; }
-.sample { justify-content: flex-start !important; text-align: left; min-height: 44px; white-space: normal; }
-.sample img { width: 32px; height: 32px; max-height: none; }
-.image-frame img { width: 100%; height: 100%; object-fit: contain; }
-input[type="range"]::-webkit-slider-thumb { border: 2px solid #1f5fbf; }
-input[type="range"]::-moz-range-thumb { border: 2px solid #1f5fbf; }
-@media (max-width: 640px) {
-  .row:has(> .asked) { flex-direction: column; flex-wrap: nowrap !important; align-items: stretch !important; }
-  .asked { display: contents !important; }
-  .asked > * { order: 1; flex-grow: 0 !important; }
-  .shown { order: 2; }
-  .asked > .samples { order: 3; }
-  .answer .note { min-height: 0; }
-}
-.problem { background: #3a1512; border-color: #ff9c94; color: #ffb4ab; }
+.dark .problem { background: #3a1512; border-color: #ff9c94; color: #ffb4ab; }
 :focus-visible { outline: 3px solid #1f5fbf !important; outline-offset: 2px !important; }
 .dark :focus-visible { outline-color: #8ab8ff !important; }
 """
