@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -121,12 +121,13 @@ def find_from_sample(
     *,
     tolerance: float = 0.003,
     grid: int = 7,
-    rounds: int = 3,
+    rounds: int = 6,
 ) -> Found | None:
     """As `find_strength`, searching on a sample that is cheap to measure; what was found there is measured in full.
 
-    Sample and whole differ by about the same at like strengths: the sample's target is moved by how far the whole
-    missed, and the search goes on. None if that does not lead there in a few rounds.
+    Sample and whole differ by about the same at like strengths, so where the whole misses, the next is read off
+    the sample's curve, moved by as much; off the whole's own, once it has been measured on both sides of the target.
+    None if that does not lead there in a few rounds.
 
     Args:
         sample: strength -> reduction measured on part of the data.
@@ -135,25 +136,33 @@ def find_from_sample(
         rounds: most measurements in full.
     """
     known: dict[float, float] = {}
+    whole: dict[float, float] = {}
 
     def cached(strength: float) -> float:
         if strength not in known:
             known[strength] = sample(strength)
         return known[strength]
 
-    aim, tried = target, []
-    for _ in range(rounds):
-        if not 0 < aim < 1:
-            return None
-        try:
-            strength = find_strength(cached, aim, bounds, tolerance=tolerance / 2, grid=grid).strength
-        except OutOfReach:
-            return None
-        tried.append((strength, measure(strength)))
-        if abs(tried[-1][1] - target) <= tolerance:
-            return Found(*tried[-1], tuple(tried))
-        aim = known[strength] + target - tried[-1][1]
+    try:
+        strength: float | None = find_strength(cached, target, bounds, tolerance=tolerance, grid=grid).strength
+    except OutOfReach:
+        return None
+    while strength is not None and len(whole) < rounds:
+        value = whole[strength] = measure(strength)
+        if abs(value - target) <= tolerance:
+            return Found(strength, value, tuple(whole.items()))
+        moved = cached(strength) + target - value
+        strength = _crossing(whole, target, strength) or _crossing(known, moved, strength)
     return None
+
+
+def _crossing(curve: Mapping[float, float], target: float, near: float) -> float | None:
+    """Where a measured curve, linear in log(strength) between its points, meets `target`; nearest to `near`."""
+    places = []
+    for (a, low), (b, high) in pairwise(sorted(curve.items())):
+        if min(low, high) <= target <= max(low, high) and low != high:
+            places.append(a * (b / a) ** ((target - low) / (high - low)))
+    return min(places, key=lambda place: abs(math.log(place / near)), default=None)
 
 
 @dataclass
