@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from safetensors.torch import load_file
 
 from madtp import train as module
@@ -50,6 +51,7 @@ def start(
 ) -> Trainer:
     """As the command line does it: seed, model, trainer."""
     out.mkdir(parents=True, exist_ok=True)
+    set_seed(config.seed)
     model = nano_model(config.seed, **madtp)
     return Trainer(model, VqaTask(processor()), scenes("train", 13), scenes("val", 2, 1), out, config, report, "cpu")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
+from accelerate.utils import set_seed
 
 from madtp import checkpoints
 from madtp.calibration import calibrate
@@ -172,7 +172,7 @@ class Comparison:
 
     def _start(self, job: Job) -> Any:
         """The dense model, set to a row's method."""
-        torch.manual_seed(job.seed)
+        set_seed(job.seed)
         model: Any = load(self.model)
         model.to(self.device).eval()
         method, changes = variant(job.method)

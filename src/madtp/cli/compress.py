@@ -108,7 +108,7 @@ def compress(
     as_json: common.JsonOption = False,
 ) -> None:
     """Train a dense model to meet --reduction, steering the temperature in closed loop."""
-    import torch
+    from accelerate.utils import set_seed
 
     from madtp.cli.common import load_data
     from madtp.prune import METHODS
@@ -122,7 +122,7 @@ def compress(
         eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
         distill=distill, keep=keep, workers=workers, bad_steps=bad_steps,
     )  # fmt: skip
-    torch.manual_seed(seed)
+    set_seed(seed)  # every state that a checkpoint holds
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, prompt=prompt, beams=beams, momentum=momentum, queue=queue)

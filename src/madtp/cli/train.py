@@ -86,7 +86,7 @@ def train(
     as_json: common.JsonOption = False,
 ) -> None:
     """Make a dense model: from scratch with --size, or fine-tuned from --model."""
-    import torch
+    from accelerate.utils import set_seed
 
     from madtp.cli.common import load_data
     from madtp.recipe import TrainConfig
@@ -103,7 +103,7 @@ def train(
         keep=keep, workers=workers, bad_steps=bad_steps,
     )  # fmt: skip
     options = {"prompt": prompt, "momentum": momentum, "queue": queue}
-    torch.manual_seed(seed)
+    set_seed(seed)  # every state that a checkpoint holds
     network = processor = None
     if model is not None:
         network, processor = common.load_model(model)
