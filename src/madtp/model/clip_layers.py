@@ -15,12 +15,13 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
 from madtp.model.ragged import Ragged
+from madtp.model.recompute import PrunedBlock
 
 # Configs older than transformers 4.31 say 2 and mean the highest id of a text, which OpenAI's end token is.
 LEGACY_END = 2
 
 
-class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
+class MadtpCLIPEncoderLayer(PrunedBlock, CLIPEncoderLayer):
     """One pre-norm block: attention, residual, pruning step, MLP, residual."""
 
     def __init__(self, config: CLIPVisionConfig | CLIPTextConfig, index: int, causal: bool) -> None:

@@ -13,9 +13,10 @@ from transformers.models.blip.modeling_blip import BlipEncoderLayer
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
 from madtp.model.ragged import Ragged
+from madtp.model.recompute import PrunedBlock
 
 
-class MadtpBlipEncoderLayer(BlipEncoderLayer):
+class MadtpBlipEncoderLayer(PrunedBlock, BlipEncoderLayer):
     """One pre-norm block: attention, residual, pruning step, MLP, residual."""
 
     def __init__(self, config: BlipVisionConfig, index: int) -> None:
