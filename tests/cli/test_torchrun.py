@@ -71,6 +71,12 @@ def test_evaluate(madtp: Run, model: Path, data: Path) -> None:
     assert {**two, "seconds": 0} == {**one, "seconds": 0}
 
 
+def test_what_cannot_be_shared_out_ends_in_one_line(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    asked = ("compress", "--model", model, "--data", data, "--reduction", 0.4, "--out", tmp_path / "out", "--fsdp")
+    assert madtp(*asked).wrong().startswith("--fsdp: shares a model out to several processes; start it by torchrun")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_train_compress_evaluate(madtp: Run, data: Path, tmp_path: Path) -> None:
     """A dense model made better, compressed and evaluated: as in one process with batches of both."""
@@ -95,6 +101,9 @@ def test_train_compress_evaluate(madtp: Run, data: Path, tmp_path: Path) -> None
         assert (mine["n"], mine["split"]) == (theirs["n"], theirs["split"])
     assert results["two"][1]["gflops"]["reduction"] == pytest.approx(0.4, abs=0.05)
     assert results["two"][1]["temperature"] == pytest.approx(results["one"][1]["temperature"], rel=1e-3)
-    for folder in ("dense", "cut"):
-        alike(tmp_path / "two" / folder, tmp_path / "one" / folder)
-
+    parts = ("--fsdp", "--gradient-checkpointing", "--device", "cpu", "--json")
+    settings = ("--data", data, "--batch-size", 2, *TRAINED, *parts)
+    dense, out = tmp_path / "two" / "dense", tmp_path / "two" / "parts"
+    told(torchrun("compress", "--model", dense, "--reduction", 0.4, "--out", out, *settings))
+    for mine, theirs in (("dense", "dense"), ("cut", "cut"), ("parts", "cut")):
+        alike(tmp_path / "two" / mine, tmp_path / "one" / theirs)

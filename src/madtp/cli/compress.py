@@ -9,8 +9,10 @@ from madtp.cli import common
 from madtp.cli.train import (
     AccumulateOption,
     BadStepsOption,
+    CheckpointingOption,
     EpochsOption,
     EvalOption,
+    FsdpOption,
     KeepOption,
     LrOption,
     MomentumOption,
@@ -86,6 +88,8 @@ def compress(
     ] = 0.0,
     accumulate: AccumulateOption = 1,
     precision: PrecisionOption = "no",
+    gradient_checkpointing: CheckpointingOption = False,
+    fsdp: FsdpOption = False,
     shift: ShiftOption = 0,
     eval_every: EvalOption = 1,
     val_images: ValOption = 0,
@@ -121,6 +125,7 @@ def compress(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
         distill=distill, keep=keep, workers=workers, bad_steps=bad_steps,
+        gradient_checkpointing=gradient_checkpointing, fsdp=fsdp,
     )  # fmt: skip
     set_seed(seed)  # every state that a checkpoint holds
     network, processor = common.load_model(model)

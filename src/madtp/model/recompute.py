@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from madtp.model.block import Pruner
 from madtp.model.ragged import Ragged
@@ -45,8 +46,13 @@ class PrunedBlock:
     """Mixin, first of the bases, of a block of a pruned tower: called `block(x, ..., pruner, ...)`."""
 
 
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The blocks of a model's towers and of its decoder."""
+    return [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+
+
 def recompute(model: nn.Module) -> None:
     """Have the blocks of a model's pruned towers run again by `run_again`; the host has set its own for all layers."""
     for module in model.modules():
         if isinstance(module, PrunedBlock):
-            module._gradient_checkpointing_func = run_again
+            module._gradient_checkpointing_func = run_again  # type: ignore[assignment]
