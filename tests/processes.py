@@ -167,11 +167,11 @@ def troubled(rank: int, home: Path) -> dict[str, Any]:
 
 def stopped_in_parts(rank: int, home: Path) -> dict[str, Any]:
     """A sharded run, and another that is stopped within a step of the optimiser and goes on in a new trainer."""
-    settings = {"accumulate": 2, "epochs": 1, "fsdp": True, "reductions": (TARGET,)}
+    settings = {"accumulate": 2, "fsdp": True, "reductions": (TARGET,)}
     told: dict[str, Any] = {}
 
     def report(progress: Progress) -> None:
-        if progress.step == 1:
+        if progress.step == 5:
             signal.raise_signal(signal.SIGTERM)
 
     for name, told_of, resume in (("whole", None, False), ("stopped", report, False), ("stopped", None, True)):

@@ -59,13 +59,13 @@ class Pruned:
         unpack_weights(self)  # type: ignore[arg-type]
         return super()._apply(fn, recurse)  # type: ignore[misc]
 
-    def checkpoint_blocks(self) -> Self:
+    def checkpoint_blocks(self, on: bool = True) -> Self:
         """Gradient checkpointing: training keeps the blocks' inputs alone and runs the blocks again in backward.
 
         The same losses and gradients, for less memory and more time. As the host's `activation_checkpointing_enable`
         (in earlier versions `gradient_checkpointing_enable`), but a copy may be frozen.
         """
-        self._set_gradient_checkpointing(True, partial(checkpoint, use_reentrant=False))
+        self._set_gradient_checkpointing(on, partial(checkpoint, use_reentrant=False))
         return self
 
     def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
