@@ -17,14 +17,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 STRENGTH = {"temperature": 5.0, "prune_share": 0.3, "factor": 1.0}
 
 
-def step(kind: str, again: bool, distill: float = 0.0, **madtp: Any) -> dict[str, Any]:
+def step(kind: str, again: bool | str, distill: float = 0.0, **madtp: Any) -> dict[str, Any]:
     """One training step of a nano model with dropout: loss, gradients, trace, draws, bytes kept for backward."""
     task, model = nano_task(kind, **OPTIONS.get(kind, {})), nano(kind, 3, **madtp)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.3
     teacher = Teacher(model, distill) if distill else None
-    if again:
+    if again == "host":
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
+    elif again:
         model.checkpoint_blocks()
     data = samples(task.name, "train", 5)
     dataset = task.dataset(data, training=True, per_image=2)
@@ -83,3 +86,11 @@ def test_every_method_decides_alike_the_second_time(method: str) -> None:
 
 def test_dense() -> None:
     same(step("vqa", False), step("vqa", True))
+
+
+def test_as_the_host_has_it() -> None:
+    """What transformers' `Trainer` calls for its own `gradient_checkpointing=True`."""
+    settings = {"temperature": 5.0}
+    plain, again = step("vqa", False, **settings), step("vqa", "host", **settings)
+    same(plain, again)
+    assert again["bytes"] < 0.7 * plain["bytes"]
