@@ -48,7 +48,8 @@ def step(kind: str, again: bool | str, distill: float = 0.0, **madtp: Any) -> di
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
         loss, logs, trace = task.loss(model, task.collate([dataset[i] for i in range(5)]), helper, teacher)
     kept_bytes = sum(kept.values())
-    loss.backward()
+    with torch.autocast("cpu", enabled=False):  # as training has it
+        loss.backward()
     return {
         "loss": loss.detach(),
         "logs": logs,
@@ -84,8 +85,18 @@ def test_every_method_decides_alike_the_second_time(method: str) -> None:
     same(step("vqa", False, **settings), step("vqa", True, **settings))
 
 
-def test_dense() -> None:
-    same(step("vqa", False), step("vqa", True))
+@pytest.mark.parametrize("kind", ["vqa", "retrieval"])
+def test_dense(kind: str) -> None:
+    """Retrieval's momentum towers then run without gradient."""
+    same(step(kind, False), step(kind, True))
+
+
+def test_in_half_precision() -> None:
+    """Autocast is in force the second time, too."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        plain, again = step("vqa", False, temperature=5.0), step("vqa", True, temperature=5.0)
+    same(plain, again)
+    assert not torch.equal(plain["loss"], step("vqa", False, temperature=5.0)["loss"])
 
 
 def test_as_the_host_has_it() -> None:
