@@ -8,7 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from madtp.model.linear import FastLinear, hasten, linear, pack_weights, packable, unpack_weights
+from madtp.cost.memory import peak_bytes
+from madtp.model.linear import (
+    PART,
+    FastLinear,
+    hasten,
+    in_parts,
+    linear,
+    pack_weights,
+    packable,
+    unpack_weights,
+)
 from small import nano_model
 
 
@@ -106,3 +116,22 @@ def test_a_model_lets_go_when_its_weights_may_change() -> None:
     model.eval().pack_weights()
     model.to(torch.float64)
     assert packed() == 0
+
+
+@pytest.mark.parametrize("rows", [0, 7, PART, PART + 1, 2 * PART + 13])
+def test_parts_are_the_whole(rows: int) -> None:
+    torch.manual_seed(5)
+    values = torch.randn(rows, 3)
+    inner, outer = torch.randn(3, 53), torch.randn(53, 3)
+
+    def work(part: Tensor) -> Tensor:
+        return part + (part @ inner).relu() @ outer
+
+    with torch.no_grad():
+        torch.testing.assert_close(in_parts(work, values), work(values), atol=1e-4, rtol=0)
+        # what lies between is that of one part, however many rows there are
+        between = min(rows, PART) * 4 * (2 * 53 + 2 * 3)
+        assert peak_bytes(lambda: in_parts(work, values)) <= values.nbytes + between
+    values.requires_grad_(True)
+    with torch.enable_grad():
+        assert in_parts(work, values).requires_grad
