@@ -17,6 +17,7 @@ from madtp.model.linear import (
     linear,
     pack_weights,
     packable,
+    spare_rows,
     unpack_weights,
 )
 from small import nano_model
@@ -135,3 +136,16 @@ def test_parts_are_the_whole(rows: int) -> None:
     values.requires_grad_(True)
     with torch.enable_grad():
         assert in_parts(work, values).requires_grad
+
+
+def test_few_numbers_of_rows() -> None:
+    made = {rows + spare_rows(rows) for rows in range(1, PART + 1)}
+    assert len(made) <= 60 and max(made) == PART
+    for rows in range(1, 3 * PART):
+        assert 0 <= spare_rows(rows) <= max(0, rows / 8, 7 * (8 < rows < 64))
+    layer = FastLinear(3, 5).eval()
+    with torch.no_grad():
+        for rows in (1, 7, 9, 63, 65, 257, PART - 1, PART + 1):
+            x = torch.randn(rows, 3)
+            assert layer(x).shape == (rows, 5)
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
