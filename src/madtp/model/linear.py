@@ -68,7 +68,7 @@ def with_spare_rows(values: Tensor) -> Tensor:
 
 def spare_rows(rows: int) -> int:
     """Rows to add: up to an eighth of few, a thirtieth of many; none to so many that a kernel costs less."""
-    for most, step in ((8, 1), (64, 8), (256, 16), (PART, 32)):
+    for most, step in ((8, 1), (128, 8), (512, 16), (PART, 32)):
         if rows <= most:
             return -rows % step
     return 0
