@@ -50,11 +50,17 @@ def test_ray_gives_what_one_process_gives(job: Jobs, tmp_path: Path) -> None:
     assert run(mine, str(data), engine="ray")["parts"] == 0, "nothing left, no cluster asked for"
 
 
-@pytest.mark.slow
-def test_what_ray_refuses(job: Jobs, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"])
+def test_an_address_where_nobody_listens(address: str, job: Jobs, tmp_path: Path) -> None:
     mine, data = job("caption", "caption", beams=1), str(write_shards(tmp_path / "data", 1, 2))
     with pytest.raises(InputError, match="--address: no Ray cluster answers; start one"):
-        run(mine, data, engine="ray", cluster=Cluster("127.0.0.1:9"))
+        run(mine, data, engine="ray", cluster=Cluster(address))
+    assert not (mine.out / PARTS).exists()
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_for_a_model(job: Jobs, tmp_path: Path) -> None:
+    mine, data = job("caption", "caption", beams=1), str(write_shards(tmp_path / "data", 1, 2))
     with pytest.raises(InputError, match="has no room for a model on 5003 cores"):
         run(replace(mine, threads=5003), data, engine="ray")
     assert not (mine.out / PARTS).exists()

@@ -6,6 +6,7 @@ A row of the data set is one chunk, so what a stage makes of it does not hang on
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +35,7 @@ def run_ray(job: Job, plan: Plan, cluster: Cluster, done: Done) -> None:
     """
     mine = not ray.is_initialized()
     if mine:
+        _check_address(cluster.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Else processes that read, which take no core, end after a second without work: each start imports torch.
         os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
@@ -41,7 +43,7 @@ def run_ray(job: Job, plan: Plan, cluster: Cluster, done: Done) -> None:
             logging.getLogger("ray.data").setLevel(logging.WARNING)
             ray.init(address=cluster.address or "local", log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
-            raise InputError("no Ray cluster answers", "--address", "start one, or leave --address out") from error
+            raise _no_cluster() from error
     try:
         with _settings():
             for row in _pipeline(job, plan, cluster).iter_rows():
@@ -49,6 +51,20 @@ def run_ray(job: Job, plan: Plan, cluster: Cluster, done: Done) -> None:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Raises InputError where nobody listens: Ray itself goes on trying for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError, ValueError) as error:  # no number of a port, no name of a host
+            raise _no_cluster() from error
+
+
+def _no_cluster() -> InputError:
+    return InputError("no Ray cluster answers", "--address", "start one, or leave --address out")
 
 
 @contextmanager
