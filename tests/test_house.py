@@ -50,7 +50,7 @@ ROOMS: dict[str, set[str]] = {
         "soundness",
         "stop",
     },
-    "collection": BASE | SIDE | {"prune", "model", "task"},
+    "collection": BASE | SIDE | {"prune", "model", "task", "runtime"},  # its workers are processes of their own
     "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train"},
     "tune": BASE | SIDE | {"task", "model", "recipe", "checkpoints", "train"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
