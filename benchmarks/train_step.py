@@ -9,6 +9,7 @@ Full-size image tower and question encoder with random weights on noise; the los
 import argparse
 import json
 from collections.abc import Callable
+from itertools import count
 from statistics import median
 from typing import Any
 
@@ -35,10 +36,16 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     model = _network(options.preset, options.preset, 0, 200)
-    inputs = random_inputs("reasoning", model.config, options.batch_size, 20, 0)
+    inputs: dict[str, Any] = {}
+    seeds = count()
+
+    def renew() -> None:
+        inputs.update(random_inputs("reasoning", model.config, options.batch_size, 20, next(seeds)))
+
+    renew()
     labels = torch.arange(options.batch_size) % 2
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    work = Work("towers", lambda: model.encode(**inputs).trace)
+    work = Work("towers", lambda: model.encode(**inputs).trace, renew)
 
     def step(strength: float | None) -> None:
         model.temperature = strength
@@ -50,14 +57,16 @@ def main() -> None:
     for asked in options.reduction:
         with evaluating(model):
             _calibrate(model, work, asked)
-            saved = reduction(*_gflops(model, work))
+            saved = reduction(*_gflops(model, [work.run()]))
         strength = model.temperature
         model.train()
         if options.gradient_checkpointing:
             for name, at in (("dense", None), ("pruned", strength)):
                 print(json.dumps(_checkpointed(model, step, at, name, options) | settings()), flush=True)
             continue
-        times = time_pairs(lambda: step(None), lambda strength=strength: step(strength), pairs=options.pairs)
+        times = time_pairs(
+            lambda: step(None), lambda strength=strength: step(strength), pairs=options.pairs, before=renew
+        )
         row = {
             "preset": options.preset,
             "batch_size": options.batch_size,

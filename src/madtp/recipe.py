@@ -80,13 +80,22 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is, for a display."""
+    """Where a run is: after a step, or after a validation.
+
+    Attributes:
+        step, steps: done, and to do in all.
+        epoch: from 0.
+        loss: of the step; NaN after a validation.
+        note: for a display.
+        value: after a validation, the task's main metric, the mean over the budgets.
+    """
 
     step: int
     steps: int
     epoch: int
     loss: float
     note: str = ""
+    value: float | None = None
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:

@@ -268,7 +268,7 @@ class Trainer:
         value = sum(result.metrics[self.task.higher_is_better] for result in results) / len(results)
         if self.report is not None:
             note = f"validation {self.task.higher_is_better} {100 * value:.2f}%"
-            self.report(Progress(self.step, self.steps, epoch, float("nan"), note))
+            self.report(Progress(self.step, self.steps, epoch, float("nan"), note, value))
         # A model cut less than asked for while the target still rises must not win.
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):

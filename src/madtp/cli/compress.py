@@ -83,6 +83,9 @@ def compress(
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
     ] = None,
+    first_block: Annotated[
+        int | None, typer.Option("--first-block", min=0, help="The first that prunes.", show_default=False)
+    ] = None,
     distill: Annotated[
         float, typer.Option("--distill", min=0.0, help="Weight of the distance to the dense model; 0 = none.")
     ] = 0.0,
@@ -141,6 +144,7 @@ def compress(
         method=method,
         alpha=alpha,
         straight_through=straight_through,
+        first_block=network.pruning.first_block if first_block is None else first_block,
         temperature=None,
         reduction=None,
     )
