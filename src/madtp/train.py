@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from madtp.calibration import calibrate, check_reach
+from madtp.calibration import calibrate, calibrate_all, check_reach
 from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
 from madtp.data.faults import Faults
@@ -84,11 +84,9 @@ class Trainer:
         self.stop = Stop(self._agree if self.place[1] > 1 else None)
         self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
         self.helper = task.helper(model, config.seed, self.per_epoch)
-        if self.helper is not None:
-            self.helper.to(self.accelerator.device)
         self.teacher = teacher
-        if teacher is not None:
-            teacher.to(self.accelerator.device)
+        for beside in filter(None, list[Any]((self.helper, teacher))):
+            beside.to(self.accelerator.device)
         self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self._trained(model), config))
         self.model = prepared(self.accelerator, TrainingStep(model, task, self.helper, teacher))
         self.bare = model
@@ -278,11 +276,13 @@ class Trainer:
 
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
-        if any(self.config.reductions):  # one that saves more, where the model cannot save as little
+        if targets := list(filter(None, self.config.reductions)):  # one that saves more, where it cannot save as little
             # from where validation found it, not from the file's: a run killed right here does the same again
-            near = self.best.get("temperature", best.temperature)
-            some, target = self._some(self.val), self.config.reductions[-1]
-            calibrate(best, self.task, some, target, near=near, mildest=True)
+            some, near = self._some(self.val), self.best.get("temperature", best.temperature)
+            if len(targets) > 1:  # what each takes is stored with the model
+                calibrate_all(best, self.task, some, targets, self.val, lenient=True)
+            else:
+                calibrate(best, self.task, some, targets[0], near=near, mildest=True)
             write_model(self.accelerator, best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)
