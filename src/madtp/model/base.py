@@ -116,6 +116,9 @@ class Pruned:
 
     def _pruner(self, tower: str, trace: Trace, *, gather: bool, provenance: bool, **others: Any) -> Pruner:
         """The pruning of one tower in one forward; `others` are further fields of `Pruner`."""
+        if torch.compiler.is_exporting():
+            said = "torch.export cannot follow it, dense or pruned: how many tokens each instance has is data"
+            raise InputError(said, type(self).__name__, "use madtp.export_images for the dense image tower")
         settings = self.pruning
         config = self.config.vision_config if tower == "vision" else self.config.text_config
         return Pruner(
