@@ -1,6 +1,7 @@
-"""Settings of the process that make the same work faster; the command line applies them at its start."""
+"""Settings of the process that make the same work faster, or smaller; the command line applies them at its start."""
 
 import ctypes
+import os
 import sys
 
 # glibc's mallopt parameters (malloc.h).
@@ -21,3 +22,13 @@ def keep_freed_memory() -> bool:
     return all(
         mallopt(option, value) for option, value in ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1), (_TOP_PAD, 1 << 26))
     )
+
+
+def few_kernels(most: int = 128) -> None:
+    """Have oneDNN keep so many of its latest kernels, unless the environment says how many; before it is first used.
+
+    It makes one for every shape. Ragged batches have a new number of tokens almost every time, so that its 1024, twice,
+    filled hundreds of MB with kernels that were hardly used again.
+    """
+    for name in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
+        os.environ.setdefault(name, str(most))
