@@ -40,6 +40,7 @@ NEEDS = {
     "the .venv of a checkout",
     "several machines",
     "a running server",
+    "minutes of a machine that is left alone",
     "the rights to publish",
 }
 
