@@ -26,6 +26,8 @@ from madtp.checkpoints import STATE
 from madtp.cost.budget import Found, OutOfReach
 from madtp.data.load import load_data
 from madtp.errors import InputError
+from madtp.evaluate import batches, measure_reduction
+from madtp.model.curve import BudgetCurve
 from madtp.model.load import load
 from madtp.recipe import TrainConfig, learning_rate
 from madtp.resume import LOG, load_state
@@ -263,6 +265,20 @@ def test_autocast_does_not_reach_the_thresholds() -> None:
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         trace = model.encode(**task.inputs(batch)).trace
     assert [block.threshold.dtype for block in trace.blocks if block.threshold is not None] == [torch.float32] * 5
+
+
+def test_a_model_for_several_budgets_carries_the_curve_of_its_own_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, reductions=(0.0, 0.4, 0.5), batch_size=13)
+    trainer = start(tmp_path, config, curve=BudgetCurve(((1.0, 0.1), (2.0, 0.9)), "others", 7))
+    trainer.run()
+    model = load(tmp_path)
+    curve = model.pruning.curve
+    assert curve is not None and curve.data != "others" and curve.n == trainer.val.n_texts
+    assert (model.temperature, model.pruning.reduction) in curve.points
+    some = list(batches(trainer.task, trainer.val, 64, model.device))
+    for temperature, reduction in curve.points:
+        model.temperature = temperature
+        assert measure_reduction(model, trainer.task, some) == pytest.approx(reduction, abs=1e-9)
 
 
 def test_an_impossible_reduction_is_refused_at_the_start(tmp_path: Path) -> None:

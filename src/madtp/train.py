@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from madtp.calibration import calibrate, first_controllers
+from madtp.calibration import calibrate, calibrate_all, first_controllers
 from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
 from madtp.data.faults import Faults
@@ -277,11 +277,10 @@ class Trainer:
 
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
-        if any(self.config.reductions):  # one that saves more, where the model cannot save as little
+        if targets := list(filter(None, self.config.reductions)):  # one that saves more, where it cannot save as little
             # from where validation found it, not from the file's: a run killed right here does the same again
             near = self.best.get("temperature", best.temperature)
-            some, target = self._some(self.val), self.config.reductions[-1]
-            calibrate(best, self.task, some, target, near=near, mildest=True)
+            calibrate_all(best, self.task, self._some(self.val), targets, self.val, near=near, lenient=True)
             write_model(self.accelerator, best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)

@@ -28,9 +28,6 @@ from madtp.cli.train import (
 )
 from madtp.errors import InputError
 
-ReductionOption = Annotated[
-    float, typer.Option("--reduction", help="Share of the GFLOPs to save: 0.5 = half.", show_default=False)
-]
 BudgetsOption = Annotated[
     str,
     typer.Option(
@@ -114,7 +111,10 @@ def compress(
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Train a dense model to meet --reduction, steering the temperature in closed loop."""
+    """Train a dense model to meet --reduction, steering the temperature in closed loop.
+
+    Of several budgets the temperatures that meet them are stored with the model, as by `madtp calibrate`.
+    """
     from accelerate.utils import set_seed
 
     from madtp.cli.common import load_data

@@ -113,10 +113,11 @@ def _register() -> None:
 
 def run(arguments: list[str] | None = None) -> None:
     """Entry point: run a verb and turn errors into exit codes."""
-    from madtp.runtime import keep_freed_memory
+    from madtp.runtime import few_kernels, keep_freed_memory
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_freed_memory()
+    few_kernels()
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)]
     )
