@@ -76,7 +76,7 @@ def test_the_page_of_a_comparison() -> None:
         "not met",
         "Quality against GFLOPs an example (measured), without training",
         "2.5× faster",
-        "Quality against time of both towers (dense = 1), without training",
+        "Quality against time of the towers (dense = 1), without training",
         "Tokens left after each block of the image tower at a reduction of 0.5",
         "tome, 0.5 20.0% 30.0% 40.0% 50.0%",
         "How it was measured",

@@ -10,7 +10,7 @@ from madtp.report.plot import TEXT, colour, new_figure, page_svg, quality_label
 
 _MARKERS = "osD^vP*XpHd<>h"
 WAYS = {False: "without training", True: "trained alike"}
-AXES = {"gflops": "GFLOPs an example (measured)", "time": "time of both towers (dense = 1)"}
+AXES = {"gflops": "GFLOPs an example (measured)", "time": "time of the towers (dense = 1)"}
 
 
 def arena_plot(table: Sequence[Mapping[str, Any]], against: str) -> bytes | None:

@@ -12,6 +12,10 @@ from madtp.report.plot import FAINT, TEXT, colour, marker, new_figure, page_svg,
 from madtp.report.table import amount, percent, speed, times
 
 Row = Mapping[str, Any]
+NOISE = (
+    "These are tokens of noise. What pruning costs in quality, what pictures keep by what is in them, and the hardest "
+    "examples are in the reports of madtp evaluate and madtp compare."
+)
 
 
 def bench_page(result: Mapping[str, Any]) -> str:
@@ -27,14 +31,17 @@ def bench_page(result: Mapping[str, Any]) -> str:
     sizes = " and ".join(map(str, result["batch_size"]))
     title = f"Time of {result['model']}: {result['task']}, batch size {sizes}"
     about = [f"{result['parameters'] / 1e6:.1f} million parameters", f"{result['text_tokens']} text tokens"]
-    drawn = [(_plot(rows), "Speed-up over dense against reduction; dashed: if time went with GFLOPs.")]
+    drawn = [
+        (_plot(rows), "Speed-up over dense against reduction; dashed: if time went with GFLOPs."),
+        (_tokens(rows), "Tokens left after each block of the image tower, mean over the batch."),
+    ]
     return document(
         title,
         [
             head(title, about, map(_card, rows)),
             _table(rows),
-            plots("What it gains", drawn),
-            _tokens(result),
+            plots("What it gains, and what is left", drawn),
+            f"<p class='soft'>{NOISE}</p>\n",
             made(result, keys=("semantic_tokens", "parameters", "text_tokens", "pairs", "beams")),
         ],
     )
@@ -82,19 +89,17 @@ def _table(rows: Sequence[Row]) -> str:
     return f"<h2>Results</h2>\n{scroll_table(caption, ''.join(column(*of) for of in columns), body)}"
 
 
-def _tokens(result: Mapping[str, Any]) -> str:
-    """Tokens a block, a line a batch size and budget; what else reports tell needs pictures that show something."""
-    towers = [row for row in result["rows"] if row["work"] == "towers"]
-    rows = [
-        {"label": _name(row).removeprefix("towers "), "tokens": {"per_block": row["tokens_per_block"]}}
-        for row in towers
-    ]
-    said = (
-        "These are tokens of noise. What pruning costs in quality, what pictures keep by what is in them, and the "
-        "hardest examples are in the reports of madtp evaluate and madtp compare."
+def _tokens(rows: Sequence[Row]) -> str | None:
+    """Tokens a block, a line a batch size and budget."""
+    return tokens_plot(
+        {
+            "rows": [
+                {"label": _name(row).removeprefix("towers "), "tokens": {"per_block": row["tokens_per_block"]}}
+                for row in rows
+                if row["work"] == "towers"
+            ]
+        }
     )
-    drawn = [(tokens_plot({"rows": rows}), "Tokens left after each block of the image tower, mean over the batch.")]
-    return f"{plots('Tokens', drawn)}<p class='soft'>{said}</p>\n"
 
 
 def _plot(rows: Sequence[Row]) -> str:

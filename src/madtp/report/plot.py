@@ -77,7 +77,7 @@ def quality_plot(report: Report, against: str = "gflops") -> str | None:
         axes.text(alone, 0.02, "dense ", transform=place, ha="right", color=TEXT)
     axes.set_xlim(0, 1.12 * max([*costs, alone or 0.0, *((row.p95 or 0.0) * spread for _, _, row in placed)]) or 1.0)
     axes.set_ylim(*_quality_span([quality for _, quality, _ in placed]))
-    name = "GFLOPs per instance (mean; bar: p50 to p95)" if spread else "time of both towers (dense = 1)"
+    name = "GFLOPs per instance (mean; bar: p50 to p95)" if spread else "time of the towers (dense = 1)"
     axes.set_xlabel(name, color=TEXT)
     axes.set_ylabel(quality_label(metric_names(report)[0]), color=TEXT)
     return page_svg(figure, _quality_words(placed, "GFLOPs" if spread else "of dense's time", alone))
