@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from madtp.evaluate import evaluating
 from madtp.prune import METHODS, Decision, Evidence, Method, recording, self_score, threshold, token_importance
 from madtp.prune import token_score as of_token
 from madtp.report.draw_claims import claims_of
-from madtp.report.seen import View
+from madtp.report.draw_scores import importance_histogram
+from madtp.report.seen import SCORES, View
+from madtp.report.sheet import KEPT, MERGED
 from madtp.report.view_page import view_page, worst_page
 from madtp.report.write_view import write_view
 from madtp.task.base import Item
@@ -247,6 +252,27 @@ def test_files_of_every_task(kind: str, tmp_path: Path) -> None:
     said = [view.dense, view.pruned, f"{100 * view.reduction:.0f}% fewer GFLOPs", "as asked for", "0123abc"]
     for part in [*said, *(word for tower in view.texts for word in tower.words)]:
         assert " ".join(part.split()) in page.text
+
+
+def test_scores_are_drawn_as_maps_and_histograms_with_the_threshold(tmp_path: Path) -> None:
+    view = view_of("vqa")
+    write_view(tmp_path, view, {})
+    tower = view.pictures[0]
+    svg = (tmp_path / "scores.svg").read_text()
+    assert svg.count("<image") == len(SCORES) * len(tower.steps), "a map a score and block"
+    for said in (*SCORES.values(), *(f"θ = {step.threshold:.3g}" for step in tower.steps)):
+        assert said in svg, said
+    for step in tower.steps:
+        axes = Figure().add_subplot()
+        importance_histogram(step)(axes)
+        height = dict.fromkeys((MERGED, KEPT), 0.0)
+        for bar in axes.patches:
+            assert isinstance(bar, Rectangle)
+            height[to_hex(bar.get_facecolor())] += bar.get_height()
+        assert step.stays is not None
+        assert height == {MERGED: int((~step.stays).sum()), KEPT: int(step.stays.sum())}
+        (line,) = axes.lines
+        assert list(np.asarray(line.get_xdata())) == [step.threshold] * 2
 
 
 @pytest.mark.parametrize(("method", "scored"), [("class_attention", True), ("random", False)])

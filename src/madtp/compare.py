@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from accelerate.utils import set_seed
@@ -16,8 +15,8 @@ from madtp.calibration import calibrate
 from madtp.cost.budget import OutOfReach
 from madtp.data.sample import Data
 from madtp.errors import InputError
-from madtp.evaluate import batches, evaluate, time_towers
-from madtp.files import write_json
+from madtp.evaluate import batches, evaluate, places_of, timed
+from madtp.files import atomic_write, write_json
 from madtp.model.config import PruneConfig
 from madtp.model.load import load
 from madtp.prune import METHODS
@@ -28,7 +27,7 @@ from madtp.train import Trainer
 DENSE = "dense"
 # Settings that a method's name may bring along, and of what type.
 CHANGES: dict[str, type] = {"alpha": float, "straight_through": float, "semantic_tokens": int, "first_block": int}
-ROW, SETTINGS, RUNS = "row.json", "settings.json", "runs"
+ROW, MARKS, SETTINGS, RUNS = "row.json", "marks.json", "settings.json", "runs"
 
 
 def variant(name: str) -> tuple[str, dict[str, Any]]:
@@ -162,13 +161,31 @@ class Comparison:
             row = {**begun, "failed": str(error)}
         else:
             found = evaluate(model, self.task, self.test)
-            seen = self.test[:32]
-            times = time_towers(model, self.task, seen, pairs=self.pairs)
-            timed = {"ms_per_image": 1000 * median(times.contender) / len(seen), "speedup": times.speedup}
-            row = {**begun, "temperature": model.temperature, **found.to_dict(), **timed, **more}
+            took = timed(model, self.task, self.test[:32], pairs=self.pairs)
+            row = {**begun, "temperature": model.temperature, **found.to_dict(), **took, **more}
+            places, marks = places_of(found.predictions, self.test), self.task.marks(found.scored)
+            atomic_write(folder / MARKS, json.dumps({"places": places, "marks": marks}) + "\n")
         write_json(folder / ROW, row)
         checkpoints.forget(folder)  # large, and of no use any more
         return row
+
+    def marks(self, job: Job) -> tuple[list[tuple[int, int]], list[float | None]] | None:
+        """Place (sample, text) of every prediction of a row in `test`, and its mark; None where they were not kept."""
+        path = self.folder(job) / MARKS
+        if not path.is_file():
+            return None
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return [(sample, text) for sample, text in told["places"]], told["marks"]
+
+    def model_of(self, job: Job, temperature: float | None) -> Any:
+        """The model of a row that is there, at the row's temperature, in evaluation mode.
+
+        Raises:
+            InputError: its folder is gone.
+        """
+        model = load(self.folder(job)).to(self.device).eval() if job.trained else self._start(job)
+        model.temperature = temperature
+        return model
 
     def _start(self, job: Job) -> Any:
         """The dense model, set to a row's method."""

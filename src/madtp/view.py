@@ -1,6 +1,5 @@
 """Looking at single examples: what each block pruned by which scores, and which examples pruning costs an answer."""
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from madtp.data.images import ImageSource
 from madtp.data.sample import Data
-from madtp.evaluate import Advance, Evaluation, evaluate, evaluating, to_device
+from madtp.evaluate import Advance, Evaluation, evaluate, evaluating, places_of, to_device
 from madtp.prune import BlockTrace, Trace, recording
 from madtp.report.seen import RIGHT, Step, Tower, View
 from madtp.task.base import Item, Prediction, Task, cost, distinct
@@ -223,18 +222,13 @@ def compare(
     pruned = evaluate(model, task, data, batch_size=batch_size, advance=advance)
     with dense_run(other):
         dense = evaluate(other, task, data, batch_size=batch_size, advance=advance)
-    place = {sample.image_id: i for i, sample in enumerate(data.samples)}
-    met: Counter[str] = Counter()
+    places, marks = places_of(dense.predictions, data), (task.marks(dense.scored), task.marks(pruned.scored))
     lost, gained = [], 0
-    for one, other, good, bad in zip(
-        dense.predictions, pruned.predictions, task.marks(dense.scored), task.marks(pruned.scored), strict=True
-    ):
-        number = met[one.image_id]
-        met[one.image_id] += 1
+    for place, one, other, good, bad in zip(places, dense.predictions, pruned.predictions, *marks, strict=True):
         if good is None or bad is None:
             continue
         if worse(task, good, bad):
-            lost.append(Lost(place[one.image_id], number, one, other, (good, bad)))
+            lost.append(Lost(*place, one, other, (good, bad)))
         gained += worse(task, bad, good)
     lost.sort(key=lambda example: example.marks[1] - example.marks[0])  # stable: else in the data's order
     return Comparison(dense, pruned, tuple(lost), gained)

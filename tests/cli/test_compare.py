@@ -45,7 +45,7 @@ def test_untrained_methods_meet_the_budget(madtp: Run, dense: Path, data: Path, 
     with open(out / "compare.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [(row["method"], float(row["gflops"])) for row in table] == [(m, x["gflops"]) for m, x in lines.items()]
-    for name in ("quality-gflops.svg", "quality-ms-per-image.svg"):
+    for name in ("quality-gflops.svg", "quality-time.svg"):
         assert (out / name).read_text().startswith("<?xml") and "class_attention" in (out / name).read_text()
     before = contents(out / "runs")
     more = object_of(madtp(*command, "--methods", "madtp_static,tome", "--semantic-tokens", 7, "--json"))

@@ -1,5 +1,7 @@
 """`madtp demo --page` in a real browser: what a person does with it, and that nothing leaves the machine."""
 
+import base64
+import io
 import os
 import re
 import signal
@@ -130,6 +132,34 @@ def test_load_upload_slide_and_read_the_changed_numbers(opened: Opened, tmp_path
     assert "Asked 85%" in opened.side("b").inner_text()
     assert opened.gflops("b") < half
     assert "Budget 0" in opened.side("a").inner_text(), "the other side stays"
+    assert opened.faults == []
+
+
+FILE = """data => new File([Uint8Array.from(atob(data), c => c.charCodeAt(0))], 'mine.png', {type: 'image/png'})"""
+DROP = f"""(zone, data) => {{ const held = new DataTransfer(); held.items.add(({FILE})(data));
+  zone.dispatchEvent(new DragEvent('drop', {{dataTransfer: held, bubbles: true, cancelable: true}})); }}"""
+COPY = f"data => navigator.clipboard.write([new ClipboardItem({{'image/png': ({FILE})(data)}})])"
+
+
+def test_a_picture_that_is_dropped_or_pasted(opened: Opened, address: str) -> None:
+    page = opened.page
+    opened.context.grant_permissions(["clipboard-read", "clipboard-write"], origin=address)
+    for number, how in ((7, "drop"), (9, "paste")):
+        held = io.BytesIO()
+        scenes("test", 11)[number].image.open().save(held, "png")
+        data = base64.b64encode(held.getvalue()).decode()
+        before = page.locator(".side-b .kept img").get_attribute("src")
+        page.get_by_role("button", name="Remove Image").click()
+        if how == "drop":
+            page.get_by_role("button", name="Drop an image file here").evaluate(DROP, data)
+        else:
+            page.evaluate(COPY, data)
+            page.get_by_role("button", name="Paste from clipboard").click()
+        page.wait_for_function(
+            "before => { const e = document.querySelector('.side-b .kept img'); return e && e.src !== before; }",
+            arg=before,
+        )
+        assert page.locator(".problem").count() == 0
     assert opened.faults == []
 
 

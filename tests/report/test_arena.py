@@ -3,7 +3,7 @@
 from typing import Any
 
 from madtp.report.arena import COLUMNS, arena_csv, arena_rich, arena_table
-from madtp.report.arena_plot import arena_plot
+from madtp.report.arena_plot import arena_figures, arena_plot
 
 
 def row(
@@ -18,9 +18,9 @@ def row(
 
 ROWS = [
     row("dense", 0, 0, 0.9, 4.0, speedup=1.0),
-    row("tome", 0.5, 0, 0.7, 2.1),
-    row("tome", 0.5, 1, 0.8, 1.9),
-    row("tome", 0.5, 2, 0.9, 2.0, train_seconds=7.0),
+    row("tome", 0.5, 0, 0.7, 2.1, speedup=1.0),
+    row("tome", 0.5, 1, 0.8, 1.9, speedup=3.0),
+    row("tome", 0.5, 2, 0.9, 2.0, speedup=3.5, train_seconds=7.0),
     row("random", 0.9, 0, None),
 ]
 
@@ -34,7 +34,7 @@ def test_table_by_hand() -> None:
         0.8,
         0.1,
     )
-    assert (tome["gflops"], tome["reduction"], tome["train_seconds"], tome["speedup"]) == (2.0, 0.5, 7.0, None)
+    assert (tome["gflops"], tome["reduction"], tome["train_seconds"], tome["speedup"]) == (2.0, 0.5, 7.0, 2.5)
     assert (dense["seeds"], dense["spread"], dense["speedup"]) == (1, None, 1.0)
     assert (random["quality"], random["gflops"], random["failed"]) == (None, None, "0.9 is above the most")
 
@@ -57,10 +57,12 @@ def test_csv_and_terminal() -> None:
 
 def test_plots() -> None:
     table = arena_table([*ROWS, *({**one, "trained": True} for one in ROWS)])
-    for against in ("gflops", "ms_per_image"):
+    for against in ("gflops", "time"):
         drawn = arena_plot(table, against)
         assert drawn is not None
         text = drawn.decode()
         assert "tome" in text and "trained alike" in text and "without training" in text and "random" not in text
     assert arena_plot(table, "gflops") == arena_plot(table, "gflops")
     assert arena_plot(arena_table([row("random", 0.9, 0, None)]), "gflops") is None
+    (untrained, _) = arena_figures(arena_table(ROWS), "time")[0]
+    assert "tome at 0.5: 80.0% at 0.4" in untrained, "as a share of dense's time: 1 / 2.5"

@@ -34,6 +34,7 @@ BENCH: dict[str, Any] = {
     "rows": [
         {
             "work": "towers",
+            "tokens_per_block": [53.0, 1 / asked],
             "batch": 3,
             "peak_mb_dense": 67.0,
             "peak_mb_pruned": 31.0,
@@ -74,7 +75,8 @@ def test_the_page_of_a_comparison() -> None:
         "80.00% ± 10.00",
         "not met",
         "Quality against GFLOPs an example (measured), without training",
-        "Quality against milliseconds an image (both towers), without training",
+        "2.5× faster",
+        "Quality against time of the towers (dense = 1), without training",
         "Tokens left after each block of the image tower at a reduction of 0.5",
         "tome, 0.5 20.0% 30.0% 40.0% 50.0%",
         "How it was measured",
@@ -95,7 +97,14 @@ def test_names_of_others_are_escaped() -> None:
 def test_the_page_of_bench(tmp_path: Path) -> None:
     write_bench(tmp_path, BENCH)
     page = checked((tmp_path / "report.html").read_text())
-    for said in ("Time of blip-base-vqa", "2.0× dense", "50% fewer GFLOPs", "100% of what they promise", "1234", "617"):
+    for said in (
+        "Time of blip-base-vqa",
+        "2.0× faster",
+        "50% fewer GFLOPs",
+        "100% of what they promise",
+        "1234",
+        "617",
+    ):
         assert said in page.text, said
     assert "stock" not in page.text
     rows = [{**BENCH["rows"][0], "stock_ms": 1300.0, "dense_over_stock": 1.05, "reduction_asked": None}]
@@ -120,15 +129,20 @@ def test_how_a_training_went() -> None:
     assert met and "validation: 0.5 at step 60" in met
     assert [svg for svg, _ in training_plots([])] == [None, None, None]
     assert [svg is None for svg, _ in training_plots(LOG[:1])] == [True, True, True]
+    assert [svg is None for svg, _ in training_plots(LOG[:4])] == [False, True, False], "one validation is no line"
     page = checked(html_page({**REPORT, "log": LOG}))
     assert "Training" in page.text and "Quality on validation" in page.text
     assert "Training" not in checked(html_page(REPORT)).text
 
 
 def test_time_and_spread_are_drawn_where_they_are_known() -> None:
-    svg = quality_plot(REPORT, "milliseconds")
-    assert svg and "Quality against ms an image. dense: 94.0% at 4 ms an image" in svg
-    assert quality_plot({"rows": REPORT["rows"][:1]}, "milliseconds") is None, "one time compares with nothing"
+    svg = quality_plot(REPORT, "time")
+    assert svg and "Quality against cost. dense: 94.0% at 1 of dense&#x27;s time; reduction 0.5: 93.7% at 0.5 of" in svg
+    assert quality_plot({"rows": REPORT["rows"][:1]}, "time") is None, "one time compares with nothing"
+    alone = {"rows": REPORT["rows"][2:]}
+    for against, dense in (("gflops", "dense costs 0.4 GFLOPs"), ("time", "dense costs 1 of dense&#x27;s time")):
+        assert dense in (quality_plot(alone, against) or ""), "without a dense row its cost is a line"
+        assert "dense costs" not in (quality_plot(REPORT, against) or "dense costs")
     row = {"name": "0.5", "tokens": TOKENS}
     assert "band: p5 to p95" in (tokens_plot({"rows": [row]}) or "")
     bare = {"name": "0.5", "tokens": {**TOKENS, "per_block_p5": []}}

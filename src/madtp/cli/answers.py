@@ -32,8 +32,9 @@ def answers(
     splits = list(dict.fromkeys(split or ["train"]))
     if "test" in splits:
         raise InputError("answers of the test split must not be known", "--split", "use train and val")
-    parts = [open_data("vqa", data, name, check_images=False) for name in splits]
-    found = build_answers(parts, min_count=min_count, top=top)
+    with common.working(f"counting the answers of {data}"):
+        parts = [open_data("vqa", data, name, check_images=False) for name in splits]
+        found = build_answers(parts, min_count=min_count, top=top)
     write_json(out, list(found))
     result = {"task": "vqa", "data": data, "splits": splits, "out": str(out), "answers": len(found)}
     common.emit(result, as_json, f"{out}: {len(found)} answers of {sum(part.n_texts for part in parts)} questions")

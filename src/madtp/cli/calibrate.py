@@ -75,7 +75,8 @@ def calibrate(
     work = common.make_task(task, processor, prompt=prompt, beams=beams)
     claim_folder(out, overwrite)
     size = max(1, min(batch_size, len(some) // 8))  # eight batches at least: one is searched on, all confirm it
-    ready = list(batches(work, some, size, network.device, faults))
+    with common.progress("reading", len(some)) as advance:
+        ready = list(common.tracked(batches(work, some, size, network.device, faults), advance))
     with common.progress(f"measuring {len(some)} images", 15 + 15 * len(budgets)) as advance:
 
         def tried(strength: float, value: float) -> None:

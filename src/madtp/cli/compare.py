@@ -1,6 +1,6 @@
 """`madtp compare`: every method at the same measured GFLOPs, on one model and one data set."""
 
-from pathlib import Path
+import logging
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +10,7 @@ from madtp.cli.compress import parse_budgets
 from madtp.cli.train import LrOption, TextsOption, ValOption
 from madtp.errors import InputError
 
+logger = logging.getLogger(__name__)
 METHODS = "dense,downsample,random,class_attention,tome,madtp"
 
 
@@ -49,6 +50,7 @@ def compare(
     beams: common.BeamsOption = None,
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
+    examples: Annotated[int, typer.Option("--examples", min=0, help="Of the hardest, in report.html.")] = 4,
     device: common.DeviceOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
@@ -120,7 +122,7 @@ def compare(
         **settings(),
         "rows": rows_in(out),
     }
-    result = _written(out, result)
+    result = _written(comparison, result, examples)
     common.emit(result, as_json, "" if as_json else arena_rich(result["table"]))
 
 
@@ -136,18 +138,45 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _written(out: Path, result: dict[str, Any]) -> dict[str, Any]:
+def _written(comparison: Any, result: dict[str, Any], examples: int) -> dict[str, Any]:
     """The result with its table; written with the CSV, the plots and the page."""
     from madtp.files import atomic_write, write_json
     from madtp.report.arena import arena_csv, arena_table
     from madtp.report.arena_page import arena_page
     from madtp.report.arena_plot import AXES, arena_plot
 
-    result = {**result, "table": arena_table(result["rows"])}
+    out, result = comparison.out, {**result, "table": arena_table(result["rows"])}
     for against in AXES:
         if (drawn := arena_plot(result["table"], against)) is not None:
-            atomic_write(out / f"quality-{against.replace('_', '-')}.svg", drawn)
+            atomic_write(out / f"quality-{against}.svg", drawn)
     atomic_write(out / "compare.csv", arena_csv(result["table"]))
     write_json(out / "compare.json", result)
-    atomic_write(out / "report.html", arena_page(result))
+    atomic_write(out / "report.html", arena_page(result, _hardest(comparison, result["rows"], examples)))
     return result
+
+
+def _hardest(comparison: Any, rows: list[dict[str, Any]], most: int) -> list[Any]:
+    """Examples that got the lowest marks, and what each method makes of them; rows without marks are left out."""
+    from madtp.cli.examples import examples_of, lowest, pictures_of
+    from madtp.compare import Job
+    from madtp.report.arena_page import pictured
+
+    task, data = comparison.task, comparison.test
+    known = []
+    for row in pictured(rows):
+        job = Job(row["method"], row["reduction_asked"], row["trained"], row["seed"])
+        if (marks := comparison.marks(job)) is not None:
+            known.append((job, row["temperature"], *marks))
+    places = lowest(task, known[0][2], [marks for *_, marks in known], most) if known else []
+    seen = {}
+    with common.progress("the hardest examples", len(known)) as advance:
+        for job, temperature, *_ in known if places else ():
+            advance(0, job.name)
+            try:
+                network = comparison.model_of(job, temperature)
+            except InputError as error:
+                logger.warning("not shown in report.html: %s", error)
+            else:
+                seen[job.method] = pictures_of(network, task, data, places)
+            advance(1)
+    return examples_of(task, data, places, seen, titled=True) if seen else []

@@ -42,7 +42,7 @@ def demo(
     """
     from madtp.calibration import calibrate
     from madtp.cli.common import load_data
-    from madtp.evaluate import batches, evaluate
+    from madtp.evaluate import batches, evaluate, timed
     from madtp.files import claim_folder
     from madtp.report import check_plots, rich_table, settings, write_report
     from madtp.report.report import SCHEMA
@@ -81,7 +81,8 @@ def demo(
             rows.append({**row, "temperature": network.temperature})
         for row in rows:
             advance(8, f"timing, {row['name']}")
-            row |= _time(network, task, some[:batch_size], row["temperature"])
+            network.temperature = row["temperature"]
+            row |= timed(network, task, some[:batch_size])
     head = {
         "task": "vqa",
         "data": some.name,
@@ -109,15 +110,3 @@ def _shown(network: Any, task: Any, data: Any, places: list[Place], rows: list[d
         network.temperature = row["temperature"]
         pictures[row["name"]] = pictures_of(network, task, data, places)
     return examples_of(task, data, places, pictures)
-
-
-def _time(network: Any, task: Any, data: Any, temperature: float | None) -> dict[str, float]:
-    """Milliseconds an image of a batch through both towers, and the speed-up against dense in the same minute."""
-    from statistics import median
-
-    from madtp.evaluate import time_towers
-
-    network.temperature = temperature
-    times = time_towers(network, task, data)
-    speedup = times.speedup if temperature else 1.0
-    return {"ms_per_image": 1000 * median(times.contender) / len(data), "speedup": speedup}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from madtp.cli import common
-from madtp.cli.examples import chosen, examples_of, hardest, pictures_of
+from madtp.cli.examples import PAIRS, TIMED, chosen, examples_of, hardest, pictures_of
 from madtp.errors import InputError
 
 
@@ -47,8 +47,11 @@ def evaluate(
     """Quality, measured GFLOPs and tokens kept on a split."""
     from dataclasses import replace
 
+    import torch
+
     from madtp.cli.common import load_data
     from madtp.evaluate import evaluate as run
+    from madtp.evaluate import timed
     from madtp.files import check_folder, check_writable, claim_folder, locked
     from madtp.report import settings, write_report
 
@@ -79,7 +82,7 @@ def evaluate(
         asked = network.pruning.reduction  # None after --temperature: nothing was asked for then
         asked = result.reduction if asked is None else asked
         row = {"name": f"{asked:.2g}" if network.temperature else "dense", "reduction_asked": asked, **table}
-        row = {**row, "temperature": network.temperature, "ms_per_image": None, "speedup": None}
+        row["temperature"] = network.temperature
         head = {
             "task": task,
             "data": some.name,
@@ -90,9 +93,12 @@ def evaluate(
             "batch_size": batch_size,
         }
         report = {**head, "dtype": dtype, "device": str(network.device), **settings(), "rows": [row]}
+        report |= {"threads": torch.get_num_threads(), "timed": "the towers"}
         if faults.skip:  # pictures that could not be read cannot be shown
             answered = {prediction.image_id for prediction in result.predictions}
             some = replace(some, samples=tuple(sample for sample in some if sample.image_id in answered))
+        with common.working("timing dense and pruned in turn"):
+            row |= timed(network, work, some[: min(TIMED, batch_size)], pairs=PAIRS)
         shown = [
             examples_of(work, some, places, {row["name"]: pictures_of(network, work, some, places)})
             for places in (chosen(some, examples), hardest(work, some, [result], examples))

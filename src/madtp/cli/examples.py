@@ -1,11 +1,11 @@
 """A few pictures for a report: what was asked, what each model said, and which patches it kept."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MOST = 8
+TIMED, PAIRS = 32, 3  # pictures that a report times the towers on, in one batch, and how often
 Place = tuple[int, int]
 """Number of a sample in its data, and of a text in the sample."""
 
@@ -39,16 +39,20 @@ def hardest(task: Any, data: Any, evaluations: Sequence[Any], most: int = MOST) 
 
     Where an answer is right or wrong, only those that were wrong once; nothing where no true answer is known.
     """
-    met: Counter[str] = Counter()
-    index = {sample.image_id: i for i, sample in enumerate(data.samples)}
-    marks = [task.marks(evaluation.scored) for evaluation in evaluations]
+    from madtp.evaluate import places_of
+
+    places = places_of(evaluations[0].predictions, data)
+    return lowest(task, places, [task.marks(evaluation.scored) for evaluation in evaluations], most)
+
+
+def lowest(task: Any, places: Sequence[Place], marks: Sequence[Sequence[float | None]], most: int) -> list[Place]:
+    """As `hardest`, of the marks (`Task.marks`) that several models got for the same places."""
     found: dict[int, tuple[float, Place]] = {}
-    for prediction, *told in zip(evaluations[0].predictions, *marks, strict=True):
-        place = index[prediction.image_id], met[prediction.image_id]
-        met[prediction.image_id] += 1
-        if any(mark is None for mark in told) or (not task.mark_name and min(told) >= 1):
+    for place, *told in zip(places, *marks, strict=True):
+        known = [mark for mark in told if mark is not None]
+        if len(known) < len(told) or (not task.mark_name and min(known) >= 1):
             continue
-        found[place[0]] = min(found.get(place[0], (sum(told), place)), (sum(told), place))
+        found[place[0]] = min(found.get(place[0], (sum(known), place)), (sum(known), place))
     return [place for _, place in sorted(found.values())[:most]]
 
 
@@ -71,7 +75,9 @@ def pictures_of(network: Any, task: Any, data: Any, places: Sequence[Place]) -> 
     return found
 
 
-def examples_of(task: Any, data: Any, places: Sequence[Place], pictures: dict[str, list[Seen]]) -> list[Any]:
+def examples_of(
+    task: Any, data: Any, places: Sequence[Place], pictures: Mapping[str, list[Seen]], titled: bool = False
+) -> list[Any]:
     """The report's examples; a sample of two pictures gives two.
 
     Args:
@@ -79,6 +85,7 @@ def examples_of(task: Any, data: Any, places: Sequence[Place], pictures: dict[st
         data: the split.
         places: of the texts.
         pictures: row of the report -> `pictures_of` its model.
+        titled: the rows' names are shown as they are; else they are `dense` or reductions.
     """
     from madtp.report import Example, ExampleRow
     from madtp.task.base import distinct
@@ -91,7 +98,10 @@ def examples_of(task: Any, data: Any, places: Sequence[Place], pictures: dict[st
         asked = sample.texts[text] if text < len(sample.texts) and task.name != "caption" else ""
         for k, image in enumerate(images):
             side = f" ({('left', 'right')[k]} picture)" if len(images) > 1 else ""
-            rows = tuple(ExampleRow(name, some[i].answer, tuple(some[i].shares[k])) for name, some in pictures.items())
+            rows = tuple(
+                ExampleRow(name, some[i].answer, tuple(some[i].shares[k]), name if titled else "")
+                for name, some in pictures.items()
+            )
             truth = next(iter(pictures.values()))[i].truth
             part = seen(task.processor, image.open())
             examples.append(Example(part, f"{getattr(asked, 'text', asked)}{side}", truth, rows, judged=task.judged))

@@ -5,9 +5,9 @@ import logging
 from typing import Any
 
 from madtp.cli import common
-from madtp.cli.examples import chosen, examples_of, hardest, pictures_of
+from madtp.cli.examples import PAIRS, TIMED, chosen, examples_of, hardest, pictures_of
 
-EXAMPLES, TIMED, PAIRS = 4, 32, 3
+EXAMPLES = 4
 logger = logging.getLogger(__name__)
 
 
@@ -23,7 +23,7 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
     from dataclasses import asdict, replace
 
     from madtp.errors import InputError
-    from madtp.evaluate import evaluate
+    from madtp.evaluate import evaluate, timed
     from madtp.model.load import load
     from madtp.report import settings, write_report
     from madtp.resume import LOG
@@ -47,8 +47,8 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
         data = replace(data, samples=tuple(sample for sample in data if sample.image_id in answered))
     models[f"{asked:g}" if asked else "dense"] = best
     for (name, model), found in zip(models.items(), results, strict=True):
-        timed = _time(model, work, data[:TIMED]) if asked else {}
-        rows.append({"name": name, "reduction_asked": 0.0 if name == "dense" else asked, **found.to_dict(), **timed})
+        took = timed(model, work, data[:TIMED], pairs=PAIRS) if asked else {}
+        rows.append({"name": name, "reduction_asked": 0.0 if name == "dense" else asked, **found.to_dict(), **took})
         rows[-1]["temperature"] = model.temperature
     lines = (run.out / LOG).read_text(encoding="utf-8").splitlines()
     report = {
@@ -75,14 +75,3 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
         write_report(run.out, report, *shown)
     except InputError as error:
         logger.warning("the model is there, the page of its report is not: %s", error)
-
-
-def _time(model: Any, task: Any, data: Any) -> dict[str, float]:
-    """Milliseconds an image through the towers, and the speed-up over the same model dense, in turn."""
-    from statistics import median
-
-    from madtp.evaluate import time_towers
-
-    times = time_towers(model, task, data, pairs=PAIRS)
-    speedup = times.speedup if model.temperature else 1.0
-    return {"ms_per_image": 1000 * median(times.contender) / len(data), "speedup": speedup}

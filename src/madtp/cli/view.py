@@ -163,7 +163,8 @@ class _Run:
             return "curve", f"for {self.reduction:g} by the model's curve, measured on {curve.data}"
         if self.data is not None:
             some = load_data(self.work.name, self.data, "val", limit=MEASURED, skip_missing=self.skip_missing)
-            ready = list(batches(self.work, some, self.batch_size, self.network.device))
+            with common.progress("reading", len(some)) as advance:
+                ready = list(common.tracked(batches(self.work, some, self.batch_size, self.network.device), advance))
             source, where = "data", f"on {some.n_texts} {self.work.text_name} of {some.name} (val), measured"
         else:
             ready = [to_device(self.work.collate([item]), self.network.device)]

@@ -8,10 +8,14 @@ from typing import Any
 
 from madtp.files import atomic_write, write_json
 from madtp.report.html import card, column, document, head, made, plots, scroll_table, table_row
-from madtp.report.plot import FAINT, TEXT, colour, marker, new_figure, page_svg
-from madtp.report.table import amount, percent, times
+from madtp.report.plot import FAINT, TEXT, colour, marker, new_figure, page_svg, tokens_plot
+from madtp.report.table import amount, percent, speed, times
 
 Row = Mapping[str, Any]
+NOISE = (
+    "These are tokens of noise. What pruning costs in quality, what pictures keep by what is in them, and the hardest "
+    "examples are in the reports of madtp evaluate and madtp compare."
+)
 
 
 def bench_page(result: Mapping[str, Any]) -> str:
@@ -27,13 +31,17 @@ def bench_page(result: Mapping[str, Any]) -> str:
     sizes = " and ".join(map(str, result["batch_size"]))
     title = f"Time of {result['model']}: {result['task']}, batch size {sizes}"
     about = [f"{result['parameters'] / 1e6:.1f} million parameters", f"{result['text_tokens']} text tokens"]
-    drawn = [(_plot(rows), "Speed-up over dense against reduction; dashed: if time went with GFLOPs.")]
+    drawn = [
+        (_plot(rows), "Speed-up over dense against reduction; dashed: if time went with GFLOPs."),
+        (_tokens(rows), "Tokens left after each block of the image tower, mean over the batch."),
+    ]
     return document(
         title,
         [
             head(title, about, map(_card, rows)),
             _table(rows),
-            plots("What it gains", drawn),
+            plots("What it gains, and what is left", drawn),
+            f"<p class='soft'>{NOISE}</p>\n",
             made(result, keys=("semantic_tokens", "parameters", "text_tokens", "pairs", "beams")),
         ],
     )
@@ -47,7 +55,7 @@ def write_bench(folder: Path, result: Mapping[str, Any]) -> None:
 
 def _name(row: Row) -> str:
     asked = row["reduction_asked"]
-    return f"{_work(row)}, {'its own temperature' if asked is None else f'reduction {asked:g}'}"
+    return f"{_work(row)}, {'its own temperature' if asked is None else format(asked, 'g')}"
 
 
 def _work(row: Row) -> str:
@@ -56,7 +64,9 @@ def _work(row: Row) -> str:
 
 def _card(row: Row) -> str:
     said = f"{percent(row['reduction'], 0)} fewer GFLOPs", f"{percent(row['efficiency'], 0)} of what they promise"
-    return card(_name(row), f"{row['speedup']:.1f}× dense", said)
+    asked = row["reduction_asked"]
+    name = _name(row) if asked is None else f"{_work(row)}, reduction {asked:g}"
+    return card(name, speed(row["speedup"]), said)
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -72,8 +82,24 @@ def _table(rows: Sequence[Row]) -> str:
         cells += [percent(row["efficiency"], 0), amount(row["peak_mb_dense"]), amount(row["peak_mb_pruned"])]
         cells += [amount(row.get("stock_ms")), times(row.get("dense_over_stock"))] if stock else []
         body.append(table_row(_name(row), cells))
-    caption = "Per example, memory a batch; dense (SDPA) and pruned in turn, medians. Pictures are noise, words random."
+    caption = (
+        "A row: what was timed, examples a batch, reduction asked for. Per example, memory a batch; dense (SDPA) and "
+        "pruned in turn, medians. Pictures are noise, words random."
+    )
     return f"<h2>Results</h2>\n{scroll_table(caption, ''.join(column(*of) for of in columns), body)}"
+
+
+def _tokens(rows: Sequence[Row]) -> str | None:
+    """Tokens a block, a line a batch size and budget."""
+    return tokens_plot(
+        {
+            "rows": [
+                {"label": _name(row).removeprefix("towers "), "tokens": {"per_block": row["tokens_per_block"]}}
+                for row in rows
+                if row["work"] == "towers"
+            ]
+        }
+    )
 
 
 def _plot(rows: Sequence[Row]) -> str:

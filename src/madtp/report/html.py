@@ -131,4 +131,6 @@ def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         parts = (f"{escape(str(key).replace('_', ' '))}: {_words(of)}" for key, of in value.items() if of is not None)
         return ", ".join(parts)
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_words, value))
     return f"{value:g}" if isinstance(value, float) else escape(str(value))

@@ -61,15 +61,14 @@ def html_page(report: Report, examples: Sequence[Example] = (), hardest: Sequenc
         ImportError: matplotlib is not installed.
     """
     title = title_of(report)
-    legend = f"<p class='soft'>{STRIPS}</p>\n" if examples or hardest else ""
     sections = [
         _head(report, title),
         _table(report),
         quality_plots(report),
         plots("Training", training_plots(report.get("log") or ())),
         complexity(report),
-        _examples("What survives", legend, examples),
-        _examples("The hardest examples", "" if examples else legend, hardest),
+        shown_examples("What survives", STRIPS, examples),
+        shown_examples("The hardest examples", "" if examples else STRIPS, hardest),
         _made(report),
     ]
     return document(title, sections)
@@ -84,25 +83,34 @@ def title_of(report: Report) -> str:
 def _head(report: Report, title: str) -> str:
     count = f"{report['n']} {report.get('texts') or 'instances'}" if report.get("n") else ""
     about = [str(part) for part in (report.get("model"), count) if part]
-    return head(title, about, (_card(row) for row in figures(report) if not row.dense))
+    rows = figures(report)
+    pruned = [row for row in rows if not row.dense]
+    return head(title, about, map(_card, pruned or rows))
 
 
 def _card(row: Figures) -> str:
-    first, *others = headline(row) or ["not measured"]
+    quality = [f"{name.replace('_', ' ')} {score(name, row.quality)}" for name in list(row.metrics)[:1]]
+    if row.dense:
+        cost = [] if row.gflops is None else [f"{amount(row.gflops)} GFLOPs"]
+        said = [*quality, *cost, *([] if row.milliseconds is None else [f"{amount(row.milliseconds)} ms an image"])]
+    else:
+        said = [*headline(row), *quality]
+    first, *others = said or ["not measured"]
     return card(row.label, first, others)
 
 
 def _table(report: Report) -> str:
-    names = metric_names(report)
+    names, rows = metric_names(report), figures(report)
+    against = any(row.drop is not None and not row.dense for row in rows)  # there is a dense row to compare with
     columns = [(name.replace("_", " "), "") for name in names[:1]]
-    columns += [("change", "points")] if names else []
+    columns += [("change", "points")] if against else []
     columns += [(name.replace("_", " "), "") for name in names[1:]]
     columns += [("GFLOPs", "mean"), ("GFLOPs", "p50"), ("GFLOPs", "p95"), ("reduction", "measured")]
     columns += [("tokens kept", ""), ("time", "ms/image"), ("speed-up", "over dense")]
     body = []
-    for row in figures(report):
+    for row in rows:
         qualities = [score(name, value) for name, value in row.metrics.items()]
-        cells = [*qualities[:1], *([points(row.drop)] if names else []), *qualities[1:]]
+        cells = [*qualities[:1], *([points(row.drop)] if against else []), *qualities[1:]]
         cells += [amount(row.gflops), amount(row.p50), amount(row.p95), percent(row.reduction), percent(row.kept)]
         cells += [amount(row.milliseconds), times(row.speedup)]
         body.append(table_row(row.label, cells))
@@ -114,7 +122,7 @@ def quality_plots(report: Report) -> str:
     """Quality against GFLOPs and against time, and the tokens that each block leaves."""
     drawn = [
         (quality_plot(report), "Quality against measured cost."),
-        (quality_plot(report, "milliseconds"), "Quality against measured time."),
+        (quality_plot(report, "time"), "Quality against time, each row's measured in turn with dense."),
         (tokens_plot(report), "Tokens left after each block of the image tower."),
     ]
     return plots("Cost and quality", drawn)
@@ -161,9 +169,11 @@ def _upper(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _examples(heading: str, legend: str, examples: Sequence[Example]) -> str:
+def shown_examples(heading: str, legend: str, examples: Sequence[Example]) -> str:
+    """Pictures with what each model says and keeps, under a heading and words on how to read them."""
     shown = "".join(map(_example, examples))
-    return f"<h2>{heading}</h2>\n{legend}{shown}" if shown else ""
+    words = f"<p class='soft'>{escape(legend)}</p>\n" if legend else ""
+    return f"<h2>{heading}</h2>\n{words}{shown}" if shown else ""
 
 
 def _example(example: Example) -> str:
@@ -179,7 +189,7 @@ def _example(example: Example) -> str:
 
 
 def _example_row(example: Example, row: ExampleRow) -> str:
-    name = "dense" if row.name == "dense" else f"reduction {row.name}"
+    name = row.title or ("dense" if row.name == "dense" else f"reduction {row.name}")
     right = exact_match(row.prediction, example.answer)
     mark = "<span class='right'>✓ right</span>" if right else "<span class='wrong'>✗ wrong</span>"
     mark = mark if example.judged and example.answer else ""

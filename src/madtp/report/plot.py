@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from madtp.errors import InputError
-from madtp.report.table import Figures, Report, Row, figures, metric_names, number, rows_of
+from madtp.report.table import NO_SHARE, Figures, Report, Row, figures, metric_names, number, rows_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,11 +43,15 @@ def quality_plot(report: Report, against: str = "gflops") -> str | None:
 
     Args:
         report: the report.
-        against: "gflops", or "milliseconds" of an image.
+        against: "gflops", or "time", as a share of the dense model's.
     """
     drawn = [(getattr(row, against), row.quality, row) for row in figures(report)]
     placed = [(cost, quality, row) for cost, quality, row in drawn if cost is not None and quality is not None]
-    if not placed or (against != "gflops" and len(placed) < 2):  # times mean something beside others of the same run
+    alone = None  # what the dense model costs, where its quality was not measured
+    if len(placed) == 1 and not placed[0][2].dense:
+        alone = placed[0][2].gflops_dense if against == "gflops" else 1.0
+    # times mean something beside others of the same run
+    if not placed or (against != "gflops" and len(placed) < 2 and alone is None):
         return None
     figure, axes = new_figure()
     spread = against == "gflops"
@@ -67,17 +71,28 @@ def quality_plot(report: Report, against: str = "gflops") -> str | None:
     dense = next((quality for _, quality, row in placed if row.dense), None)
     if dense is not None:
         axes.axhline(100 * dense, color=FAINT, linewidth=1, linestyle="--", zorder=0)
-    axes.set_xlim(0, 1.12 * max([*costs, *((row.p95 or 0.0) * spread for _, _, row in placed)]) or 1.0)
+    if alone is not None:
+        axes.axvline(alone, color=FAINT, linewidth=1, linestyle="--", zorder=0)
+        place = axes.get_xaxis_transform()
+        axes.text(alone, 0.02, "dense ", transform=place, ha="right", color=TEXT)
+    axes.set_xlim(0, 1.12 * max([*costs, alone or 0.0, *((row.p95 or 0.0) * spread for _, _, row in placed)]) or 1.0)
     axes.set_ylim(*_quality_span([quality for _, quality, _ in placed]))
-    name = "GFLOPs per instance (mean; bar: p50 to p95)" if spread else "milliseconds per image"
+    name = "GFLOPs per instance (mean; bar: p50 to p95)" if spread else "time of the towers (dense = 1)"
     axes.set_xlabel(name, color=TEXT)
-    axes.set_ylabel(_literal(f"{metric_names(report)[0].replace('_', ' ')} (%)"), color=TEXT)
-    return page_svg(figure, _quality_words(placed, "GFLOPs" if spread else "ms an image"))
+    axes.set_ylabel(quality_label(metric_names(report)[0]), color=TEXT)
+    return page_svg(figure, _quality_words(placed, "GFLOPs" if spread else "of dense's time", alone))
 
 
-def _quality_words(placed: Sequence[tuple[float, float, Figures]], unit: str) -> str:
+def quality_label(metric: str) -> str:
+    """What stands at the axis of a metric that is drawn times 100."""
+    return _literal(f"{metric.replace('_', ' ')} ({'hundredths' if metric in NO_SHARE else '%'})")
+
+
+def _quality_words(placed: Sequence[tuple[float, float, Figures]], unit: str, alone: float | None) -> str:
     told = "; ".join(f"{row.label}: {100 * quality:.1f}% at {cost:.3g} {unit}" for cost, quality, row in placed)
-    return f"Quality against {unit}. {told}."
+    if alone is not None:
+        told += f"; dense costs {alone:.3g} {unit}"
+    return f"Quality against cost. {told}."
 
 
 def _quality_span(qualities: Sequence[float]) -> tuple[float, float]:
@@ -92,21 +107,23 @@ def _quality_span(qualities: Sequence[float]) -> tuple[float, float]:
 
 def tokens_plot(report: Report) -> str | None:
     """SVG of the number of tokens after each vision block: mean, and a band from the 5th to the 95th percentile over
-    pictures where it is known; None if no row has the mean.
+    pictures where it is known; None if no row has the mean. A row's `series` is the number of its colour.
     """
     lines: dict[str, list[float]] = {}
+    series: list[int] = []
     bands: dict[str, tuple[list[float], list[float]]] = {}
     for row, told in zip(rows_of(report), figures(report), strict=True):
         known = _counts(row, "per_block")
         low, high = _counts(row, "per_block_p5"), _counts(row, "per_block_p95")
         if known:
+            series += [row.get("series", len(lines))] if told.label not in lines else []
             lines[told.label] = known
             if len(low) == len(high) == len(known) and low != high:
                 bands[told.label] = low, high
     if not lines:
         return None
     figure, axes = new_figure()
-    for index, (name, known) in enumerate(lines.items()):
+    for index, (name, known) in zip(series, lines.items(), strict=True):
         if name in bands:
             axes.fill_between(
                 range(1, len(known) + 1), *bands[name], color=colour(index), alpha=0.16, linewidth=0, zorder=1
@@ -128,7 +145,8 @@ def tokens_plot(report: Report) -> str | None:
     axes.set_ylim(0, 1.08 * highest or 1.0)
     axes.set_xlabel("block of the image tower", color=TEXT)
     axes.set_ylabel(f"tokens (mean{'; band: p5 to p95' if bands else ''})", color=TEXT)
-    figure.legend(loc="outside upper center", ncols=3, frameon=False, labelcolor=TEXT)
+    columns = max(1, min(3, 42 // max(map(len, lines))))  # what the plot is wide enough for
+    figure.legend(loc="outside upper center", ncols=columns, frameon=False, labelcolor=TEXT)
     return page_svg(figure, _tokens_words(lines))
 
 

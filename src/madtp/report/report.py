@@ -26,11 +26,13 @@ class ExampleRow:
         prediction: the model's answer.
         blocks: per vision block ``[n_patches]``, row by row, in 0..1: 1 = kept as itself, less = merged into another
             token in which it carries this weight.
+        title: what to call the row; "" = by its name.
     """
 
     name: str
     prediction: str
     blocks: tuple[Share, ...] = ()
+    title: str = ""
 
 
 @dataclass(frozen=True)

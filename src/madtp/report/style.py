@@ -18,7 +18,7 @@ CSS = """
 }
 * { box-sizing: border-box; }
 body {
-  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 64rem; background: var(--page); color: var(--text);
+  margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 72rem; background: var(--page); color: var(--text);
   font: 1rem/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif;
 }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
@@ -65,14 +65,16 @@ td.merged { color: var(--soft); background: repeating-linear-gradient(135deg, tr
 .words tbody th { text-align: left; font-weight: 400; }
 .wide { margin: 0 0 1rem; padding: .5rem; overflow-x: auto; background: var(--card);
   border: 1px solid var(--line); border-radius: .6rem; }
-.wide svg { display: block; width: 100%; min-width: 34rem; height: auto; }
+.wide svg { display: block; width: 100%; min-width: 50rem; height: auto; }
 .found { display: flex; flex-wrap: wrap; gap: 1rem; }
 .found figure { margin: 0; max-width: 12rem; }
 .settings th, .settings td { text-align: left; white-space: normal; vertical-align: top; overflow-wrap: anywhere; }
 .settings th { width: 11rem; }
 .settings tbody tr:first-child > * { border-top: 0; }
 @media (max-width: 30rem) {
-  .settings th { width: 7.5rem; }
+  th, td, .settings th, .settings td { padding: .4rem .5rem; }
+  tbody th { min-width: 6rem; max-width: 8.5rem; white-space: normal; overflow-wrap: anywhere; }
+  .settings th { width: 7.5rem; overflow-wrap: normal; }
   .blocks.large { grid-template-columns: repeat(auto-fill, minmax(6rem, 1fr)); }
   .blocks { grid-template-columns: repeat(auto-fill, minmax(4rem, 1fr)); }
 }

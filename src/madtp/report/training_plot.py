@@ -20,7 +20,10 @@ def training_plots(log: Sequence[Entry]) -> list[tuple[str | None, str]]:
     quality = list(_qualities(tested))
     return [
         (_lines([("loss", loss)], "loss") if len(loss) > 1 else None, "Loss of the training steps."),
-        (_lines(quality, "on validation (%)") if quality else None, "Quality on validation, a line a budget."),
+        (
+            _lines(quality, "on validation (%)") if any(len(line) > 1 for _, line in quality) else None,
+            "Quality on validation, a line a budget.",
+        ),
         (
             _lines([("step", met[0]), ("validation", met[1])], "reduction") if len(met[0]) > 1 else None,
             "Reduction measured in the training steps, and on validation.",
