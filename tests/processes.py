@@ -1,17 +1,21 @@
 """Runs of training and evaluation in one process or in each of two: what test_processes.py compares."""
 
+import io
 import json
 import math
 import os
 import signal
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 
+from madtp.cli.lost import noticing
 from madtp.data.faults import Faults
 from madtp.errors import InputError
 from madtp.evaluate import batches as batches_of
@@ -38,6 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "taught": {"reductions": (TARGET,), "distill": 2.0},
     "accumulated": {"accumulate": 2, "tag_epochs": 1},
 }
+BROKEN_OFF: dict[str, Any] = {"accumulate": 2, "epochs": 2, "eval_every": 1, "reductions": (TARGET,), "shift": 1}
 DONE = [(kind, "compressed") for kind in KINDS]
 SLOW = [(kind, "taught") for kind in ("vqa", "caption", "retrieval")] + [("vqa", "accumulated")]
 
@@ -129,26 +134,37 @@ def troubled(rank: int, home: Path) -> dict[str, Any]:
     trainer.run()
     keep("torn", trainer)
 
-    settings = {"accumulate": 2, "epochs": 1}  # a step of the optimiser is under way when the signal comes
-    trainer = trainer_of(home / "whole", **settings)
+    trainer = trainer_of(home / "whole", **BROKEN_OFF)
     trainer.run()
     keep("whole", trainer)
 
-    def report(progress: Progress) -> None:
-        if rank and progress.step == 1:
-            signal.raise_signal(signal.SIGTERM)
+    for name, asked in (("stopped", 1), ("again", 3)):  # amid a step of two batches; at an epoch's end, amid one too
 
-    trainer = trainer_of(home / "stopped", report, **settings)
-    try:
-        with trainer.stop.listening():
-            trainer.run()
-    except Stopped as stopped:
-        told["said"] = str(stopped)
-    keep("stopped", trainer)
-    trainer = trainer_of(home / "stopped", **settings)
+        def report(progress: Progress, asked: int = asked) -> None:
+            if rank and progress.step == asked and progress.loss == progress.loss:
+                signal.raise_signal(signal.SIGTERM)
+
+        torch.manual_seed(1000 + asked)  # whatever else the new process drew before
+        trainer = trainer_of(home / "stopped", report, **BROKEN_OFF)
+        try:
+            with trainer.stop.listening():
+                trainer.run(resume=name == "again")
+        except Stopped as stopped:
+            told[f"{name}, said"] = str(stopped)
+        keep(name, trainer)
+    trainer = trainer_of(home / "stopped", **BROKEN_OFF)
     trainer.run(resume=True)
     keep("resumed", trainer)
     return told
+
+
+def left_alone() -> str:
+    """What a process says when the other has left it."""
+    said = io.StringIO()
+    with redirect_stderr(said), suppress(typer.Exit), noticing():
+        world = [torch.zeros(7)] * 2
+        torch.distributed.all_gather(world, torch.zeros(7))
+    return said.getvalue()
 
 
 def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> None:
@@ -167,4 +183,7 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
         torch.save(answer(kind), home / f"{kind}.{rank}.pt")
     if runs == DONE:
         torch.save(troubled(rank, home), home / f"troubled.{rank}.pt")
-    torch.distributed.destroy_process_group()
+    if rank or runs != DONE:
+        torch.distributed.destroy_process_group()
+    else:
+        (home / "left-alone.txt").write_text(left_alone())
