@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from madtp.data.faults import Faults
 from madtp.data.images import ImageSource
 from madtp.data.sample import Data
 from madtp.evaluate import Advance, Evaluation, evaluate, evaluating, to_device
@@ -208,27 +209,32 @@ def compare(
     reference: tuple[str, Any] | None = None,
     batch_size: int = 32,
     advance: Advance | None = None,
+    faults: Faults | None = None,
 ) -> Comparison:
     """Evaluate a split as the model prunes and dense, and find where the two differ.
 
     Args:
         model: with a temperature; its settings come back as they were.
-        task, data, batch_size, advance: as for `evaluate`; there are two rounds.
+        task, data, batch_size, advance, faults: as for `evaluate`; there are two rounds, and what could not be read in
+            one of them is left out.
         reference: as for `look`.
 
     Raises:
         InputError: there is nothing to answer.
     """
     other = model if reference is None else reference[1]
-    pruned = evaluate(model, task, data, batch_size=batch_size, advance=advance)
+    pruned = evaluate(model, task, data, batch_size=batch_size, advance=advance, faults=faults)
     with dense_run(other):
-        dense = evaluate(other, task, data, batch_size=batch_size, advance=advance)
+        dense = evaluate(other, task, data, batch_size=batch_size, advance=advance, faults=faults)
     place = {sample.image_id: i for i, sample in enumerate(data.samples)}
     met: Counter[str] = Counter()
     lost, gained = [], 0
-    for one, other, good, bad in zip(
-        dense.predictions, pruned.predictions, task.marks(dense.scored), task.marks(pruned.scored), strict=True
-    ):
+    twice = {p.image_id for p in dense.predictions} & {p.image_id for p in pruned.predictions}
+    rounds = (
+        [(p, mark) for p, mark in zip(of.predictions, task.marks(of.scored), strict=True) if p.image_id in twice]
+        for of in (dense, pruned)
+    )
+    for (one, good), (other, bad) in zip(*rounds, strict=True):
         number = met[one.image_id]
         met[one.image_id] += 1
         if good is None or bad is None:

@@ -49,6 +49,8 @@ def compare(
     beams: common.BeamsOption = None,
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
     device: common.DeviceOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
@@ -66,6 +68,7 @@ def compare(
 
     check_plots()
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     names = _names(methods)
     budgets = tuple(budget for budget in parse_budgets(reduction) if budget)
     if split not in ("val", "test"):
@@ -75,7 +78,7 @@ def compare(
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     parts = {
-        name: load_data(task, data, name, limit=limit, skip_missing=skip_missing)
+        name: load_data(task, data, name, limit=limit, skip_missing=skip_missing, faults=faults)
         for name in dict.fromkeys((*(("train",) if epochs else ()), "val", split))
     }
     if parts[split].hidden:
@@ -87,6 +90,7 @@ def compare(
         "tune": tune, "val_images": val_images, "prompt": prompt, "beams": beams, "device": place,
     }  # fmt: skip
     check_settings(out, shared)
+    faults.attach(out)
     comparison = Comparison(
         model,
         common.make_task(task, processor, prompt=prompt, beams=beams),
@@ -100,6 +104,7 @@ def compare(
         tune,
         pairs,
         place,
+        faults,
     )
     jobs = plan(names, budgets, seeds, epochs > 0, semantic_tokens is not None)
     with common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
@@ -118,6 +123,7 @@ def compare(
         "pairs": pairs,
         "threads": torch.get_num_threads(),
         **settings(),
+        "skipped": faults.counts(),
         "rows": rows_in(out),
     }
     result = _written(out, result)
