@@ -20,6 +20,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 
+from madtp import calibration
 from madtp import train as module
 from madtp.checkpoints import STATE
 from madtp.cost.budget import Found, OutOfReach
@@ -377,7 +378,8 @@ def test_the_best_epoch_by_validation_is_kept(
 def test_a_model_cut_less_than_asked_for_cannot_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the target still rises, its accuracy is that of another budget."""
     scripted(monkeypatch, 0.9, 0.1)
-    monkeypatch.setattr(module, "calibrate", lambda *_, **__: Found(2.0, 0.4, ()))
+    for place in (module, calibration):
+        monkeypatch.setattr(place, "calibrate", lambda *_, **__: Found(2.0, 0.4, ()))
     trainer = start(tmp_path, replace(CONFIG, batch_size=13, reductions=(0.5,), ramp=1.0))
     trainer.run()
     assert (trainer.best["value"], trainer.best["epoch"]) == (0.1, 1)
@@ -396,7 +398,8 @@ def out_of_reach(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
             raise error
         return Found(2.0, 0.5, ())
 
-    monkeypatch.setattr(module, "calibrate", calibrate)
+    for place in (module, calibration):  # of validations, and of the start
+        monkeypatch.setattr(place, "calibrate", calibrate)
 
 
 def test_a_budget_out_of_reach_at_first_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from madtp.cost.budget import Found, OutOfReach, find_from_sample, find_strength
+from madtp.cost.budget import Controller, Found, OutOfReach, find_from_sample, find_strength
 from madtp.cost.flops import count_dense, count_least, reduction
 from madtp.errors import InputError
 from madtp.evaluate import evaluating, measure_reduction
@@ -99,3 +99,37 @@ def calibrate(
         raise
     model.pruning = PruneConfig(**{**before.to_dict(), "temperature": found.strength, "reduction": found.reduction})
     return found
+
+
+def first_controllers(
+    model: Any, task: Task, some: Sequence[Batch], reductions: Sequence[float], ramp: int
+) -> list[Controller | None]:
+    """What steers the temperature to each budget, from a mild one that is met before any training; None = dense.
+
+    Args:
+        model, task, some: as for `calibrate`.
+        reductions: the budgets; 0 = dense.
+        ramp: steps over which a target rises to its budget.
+
+    Raises:
+        InputError: a reduction that no temperature could reach.
+    """
+    if reductions:
+        check_reach(model, task, some[:1], max(reductions))
+    controllers: list[Controller | None] = []
+    for target in reductions:
+        if target == 0:
+            controllers.append(None)
+            continue
+        start = min(target, 0.3)
+        try:
+            found = calibrate(model, task, some, start, tolerance=0.02)
+        except OutOfReach:  # the mildest this model can do is more than that
+            start = target
+            try:
+                found = calibrate(model, task, some, target, tolerance=0.02)
+            except OutOfReach as error:  # training may bring it within
+                found = error.nearest
+        bounds = METHODS[model.pruning.method].bounds
+        controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
+    return controllers

@@ -9,8 +9,10 @@ from madtp.cli import common
 from madtp.cli.train import (
     AccumulateOption,
     BadStepsOption,
+    CheckpointingOption,
     EpochsOption,
     EvalOption,
+    FsdpOption,
     KeepOption,
     LrOption,
     MomentumOption,
@@ -81,11 +83,16 @@ def compress(
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
     ] = None,
+    first_block: Annotated[
+        int | None, typer.Option("--first-block", min=0, help="The first that prunes.", show_default=False)
+    ] = None,
     distill: Annotated[
         float, typer.Option("--distill", min=0.0, help="Weight of the distance to the dense model; 0 = none.")
     ] = 0.0,
     accumulate: AccumulateOption = 1,
     precision: PrecisionOption = "no",
+    gradient_checkpointing: CheckpointingOption = False,
+    fsdp: FsdpOption = False,
     shift: ShiftOption = 0,
     eval_every: EvalOption = 1,
     val_images: ValOption = 0,
@@ -121,6 +128,7 @@ def compress(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
         distill=distill, keep=keep, workers=workers, bad_steps=bad_steps,
+        gradient_checkpointing=gradient_checkpointing, fsdp=fsdp,
     )  # fmt: skip
     set_seed(seed)  # every state that a checkpoint holds
     network, processor = common.load_model(model)
@@ -136,6 +144,7 @@ def compress(
         method=method,
         alpha=alpha,
         straight_through=straight_through,
+        first_block=network.pruning.first_block if first_block is None else first_block,
         temperature=None,
         reduction=None,
     )

@@ -88,6 +88,7 @@ def _register() -> None:
         predict,
         serve,
         train,
+        tune,
         view,
     )
 
@@ -101,6 +102,7 @@ def _register() -> None:
         (predict.predict, "One answer, and what it cost."),
         (view.view, "What was pruned, by which scores; where it costs most."),
         (compare.compare, "Many methods at the same budgets: table, plots, page."),
+        (tune.tune, "Search the settings of a compression."),
         (bench.bench, "Time, dense against pruned, beside GFLOPs."),
         (flops.flops, "What one example costs, by part."),
         (serve.serve, "Answers over HTTP, requests of any size in one batch."),

@@ -6,12 +6,14 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
 from madtp.model.block import Guidance, Pruner, TokenMap
 from madtp.model.config import PruneConfig
 from madtp.model.linear import hasten, pack_weights, unpack_weights
+from madtp.model.recompute import recompute
 from madtp.prune import METHODS, Trace
 
 
@@ -56,6 +58,19 @@ class Pruned:
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         unpack_weights(self)  # type: ignore[arg-type]
         return super()._apply(fn, recurse)  # type: ignore[misc]
+
+    def checkpoint_blocks(self, on: bool = True) -> Self:
+        """Gradient checkpointing: training keeps the blocks' inputs alone and runs the blocks again in backward.
+
+        The same losses and gradients, for less memory and more time. As the host's `activation_checkpointing_enable`
+        (in earlier versions `gradient_checkpointing_enable`), but a copy may be frozen.
+        """
+        self._set_gradient_checkpointing(on, partial(checkpoint, use_reentrant=False))
+        return self
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(*args, **kwargs)  # type: ignore[misc]
+        recompute(self)  # type: ignore[arg-type]
 
     @property
     def pruning(self) -> PruneConfig:
