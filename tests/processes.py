@@ -1,19 +1,22 @@
 """Runs of training and evaluation in one process or in each of two: what test_processes.py compares."""
 
+import io
 import json
 import math
 import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import typer
 from torch.distributed.tensor import DTensor
 
+from madtp.cli.lost import noticing
 from madtp.data.faults import Faults
 from madtp.errors import InputError
 from madtp.evaluate import batches as batches_of
@@ -40,6 +43,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "taught": {"reductions": (TARGET,), "distill": 2.0},
     "accumulated": {"accumulate": 2, "tag_epochs": 1},
 }
+BROKEN_OFF: dict[str, Any] = {"accumulate": 2, "epochs": 2, "eval_every": 1, "reductions": (TARGET,), "shift": 1}
 # What is shared out to the processes; retrieval has momentum towers, which are not.
 SHARDED: dict[str, dict[str, Any]] = {
     "sharded": {"reductions": (0.0, TARGET), "fsdp": True},
@@ -143,26 +147,37 @@ def troubled(rank: int, home: Path) -> dict[str, Any]:
     trainer.run()
     keep("torn", trainer)
 
-    settings = {"accumulate": 2, "epochs": 1}  # a step of the optimiser is under way when the signal comes
-    trainer = trainer_of(home / "whole", **settings)
+    trainer = trainer_of(home / "whole", **BROKEN_OFF)
     trainer.run()
     keep("whole", trainer)
 
-    def report(progress: Progress) -> None:
-        if rank and progress.step == 1:
-            signal.raise_signal(signal.SIGTERM)
+    for name, asked in (("stopped", 1), ("again", 3)):  # amid a step of two batches; at an epoch's end, amid one too
 
-    trainer = trainer_of(home / "stopped", report, **settings)
-    try:
-        with trainer.stop.listening():
-            trainer.run()
-    except Stopped as stopped:
-        told["said"] = str(stopped)
-    keep("stopped", trainer)
-    trainer = trainer_of(home / "stopped", **settings)
+        def report(progress: Progress, asked: int = asked) -> None:
+            if rank and progress.step == asked and progress.loss == progress.loss:
+                signal.raise_signal(signal.SIGTERM)
+
+        torch.manual_seed(1000 + asked)  # whatever else the new process drew before
+        trainer = trainer_of(home / "stopped", report, **BROKEN_OFF)
+        try:
+            with trainer.stop.listening():
+                trainer.run(resume=name == "again")
+        except Stopped as stopped:
+            told[f"{name}, said"] = str(stopped)
+        keep(name, trainer)
+    trainer = trainer_of(home / "stopped", **BROKEN_OFF)
     trainer.run(resume=True)
     keep("resumed", trainer)
     return told
+
+
+def left_alone() -> str:
+    """What a process says when the other has left it."""
+    said = io.StringIO()
+    with redirect_stderr(said), suppress(typer.Exit), noticing():
+        world = [torch.zeros(7)] * 2
+        torch.distributed.all_gather(world, torch.zeros(7))
+    return said.getvalue()
 
 
 def stopped_in_parts(rank: int, home: Path) -> dict[str, Any]:
@@ -171,7 +186,7 @@ def stopped_in_parts(rank: int, home: Path) -> dict[str, Any]:
     told: dict[str, Any] = {}
 
     def report(progress: Progress) -> None:
-        if progress.step == 5:
+        if progress.step == 3:  # an epoch ends amid a step of two batches
             signal.raise_signal(signal.SIGTERM)
 
     for name, told_of, resume in (("whole", None, False), ("stopped", report, False), ("stopped", None, True)):
@@ -224,4 +239,7 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
         torch.save(troubled(rank, home), home / f"troubled.{rank}.pt")
     if runs == PARTS:
         torch.save(stopped_in_parts(rank, home), home / f"stopped.{rank}.pt")
-    torch.distributed.destroy_process_group()
+    if rank or runs != DONE:
+        torch.distributed.destroy_process_group()
+    else:
+        (home / "left-alone.txt").write_text(left_alone())

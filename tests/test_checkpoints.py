@@ -12,7 +12,7 @@ import torch
 from madtp import checkpoints
 from madtp.checkpoints import STATE, forget, is_there, older, read, write
 from madtp.errors import InputError
-from madtp.resume import random_states, set_random_states
+from madtp.resume import load_state, random_states, save_state, set_random_states
 from small import small_disk
 from test_train import CONFIG, Stop, after, assert_same_run, power_cut, start
 
@@ -146,3 +146,14 @@ def test_every_random_state_comes_back(tmp_path: Path) -> None:
     assert draws() != first
     set_random_states(read(tmp_path)["random"])
     assert draws() == first
+
+
+def test_the_loss_scaler_comes_back(tmp_path: Path) -> None:
+    """That of fp16, which a run has on a GPU alone; here it is put into one."""
+    runs = [start(tmp_path, CONFIG), start(tmp_path, CONFIG)]
+    for run, scale in zip(runs, (512.0, 2.0), strict=True):
+        run.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=7)
+    save_state(runs[0])
+    assert runs[1].accelerator.scaler.get_scale() == 2.0
+    load_state(runs[1])
+    assert runs[1].accelerator.scaler.get_scale() == 512.0

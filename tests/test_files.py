@@ -22,6 +22,7 @@ from madtp.files import (
     locked,
     write_json,
 )
+from small import small_disk
 
 
 def names(folder: Path) -> list[str]:
@@ -234,6 +235,14 @@ def test_a_folder_is_locked_for_others_until_its_process_ends(tmp_path: Path) ->
         other.stdin.close()
     with locked(tmp_path):
         assert names(tmp_path) == [".lock"]
+    assert names(tmp_path) == []
+
+
+def test_a_lock_that_cannot_say_whose_it_is_is_one_all_the_same(tmp_path: Path) -> None:
+    with small_disk(0), locked(tmp_path):
+        assert (tmp_path / ".lock").read_bytes() == b""
+        with pytest.raises(InputError, match=r"another run writes there \(unnamed\)"), locked(tmp_path):
+            pass
     assert names(tmp_path) == []
 
 

@@ -14,10 +14,10 @@ from test_train import assert_same_run
 HERE = Path(__file__).parent
 
 
-def kill(folder: Path, seed: int, workers: int, how: str) -> dict[str, Any]:
+def kill(folder: Path, seed: int, workers: int, how: str, processes: int = 1) -> dict[str, Any]:
     path = os.pathsep.join([str(HERE.parent / "src"), str(HERE)])
     done = subprocess.run(
-        [sys.executable, str(HERE / "kills.py"), str(folder), str(seed), str(workers), how],
+        [sys.executable, str(HERE / "kills.py"), str(folder), str(seed), str(workers), how, str(processes)],
         env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -43,6 +43,14 @@ def test_killed_while_it_put_a_checkpoint_on_the_disk(tmp_path: Path) -> None:
 def test_killed_at_20_random_instants(seed: int, workers: int, tmp_path: Path) -> None:
     told = kill(tmp_path, seed, workers, "time:20")
     assert told["kills"] == 20 and told["while_writing"] >= 5
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_one_of_two_processes_or_both_killed_at_20_random_instants(tmp_path: Path) -> None:
+    told = kill(tmp_path, 3, 1, "time:20", processes=2)
+    assert told["kills"] == 20 and told["while_writing"] >= 1
+    assert told["left_behind"] >= 5 and told["of_them_ended_by_themselves"] >= 3
     assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 

@@ -24,6 +24,7 @@ from madtp import calibration
 from madtp import train as module
 from madtp.checkpoints import STATE
 from madtp.cost.budget import Found, OutOfReach
+from madtp.data.faults import Faults
 from madtp.data.load import load_data
 from madtp.errors import InputError
 from madtp.evaluate import batches, measure_reduction
@@ -31,6 +32,7 @@ from madtp.model.curve import BudgetCurve
 from madtp.model.load import load
 from madtp.recipe import TrainConfig, learning_rate
 from madtp.resume import LOG, load_state
+from madtp.task.step import order_of_epoch
 from madtp.task.vqa import VqaTask
 from madtp.train import Progress, Trainer
 from small import data_folder, nano_model, processor, scenes
@@ -95,7 +97,9 @@ def same(left: Any, right: Any) -> bool:
 def assert_same_run(out: Path, whole: Path) -> None:
     state, expected = (torch.load(folder / STATE, weights_only=True) for folder in (out, whole))
     for content in (state, expected):  # others in this process draw from Python's, a run does not
-        content["random"]["python"] = content["config"]["workers"] = None
+        content["config"]["workers"] = None
+        for drawn in content["random"] if content["config"]["processes"] > 1 else [content["random"]]:
+            drawn["python"] = None
     for key in expected:
         assert same(state[key], expected[key]), f"{key} differs"
     saved, wanted = (load_file(folder / "model.safetensors") for folder in (out, whole))
@@ -147,6 +151,35 @@ def test_resuming_is_bit_for_bit(
     result = trainer.run(resume=True)
     assert_same_run(out, whole)
     assert result.to_dict()["metrics"] == log_of(whole)[-1]["metrics"]
+
+
+def test_a_batch_that_cannot_be_read_amid_a_step_of_several_is_remembered(tmp_path: Path) -> None:
+    """It is none of the step's three; a run that goes on behind it takes the same three."""
+    config = replace(CONFIG, accumulate=3, save_every=1)
+    broken = order_of_epoch(13, config.batch_size, (0, 1), config.seed, 0)[1]
+
+    def tolerant(out: Path, **more: Any) -> Trainer:
+        trainer = start(out, config, **more)
+        trainer.faults = Faults("skip", 0.5)
+
+        class Torn(type(trainer.dataset)):  # type: ignore[misc]
+            def __getitem__(self, index: int) -> Any:
+                if index in broken:
+                    raise InputError("cannot be read", str(index))
+                return super().__getitem__(index)
+
+        trainer.dataset.__class__ = Torn
+        return trainer
+
+    whole, out = tmp_path / "whole", tmp_path / "run"
+    tolerant(whole).run()
+    with pytest.raises(Stop):
+        tolerant(out, report=after(2, power_cut)).run()
+    assert torch.load(out / STATE, weights_only=True)["step"] == 2
+    trainer = tolerant(out)
+    trainer.run(resume=True)
+    assert trainer.faults.counts() == {"train": 3}
+    assert_same_run(out, whole)
 
 
 def test_the_comparison_can_fail(tmp_path: Path, unbroken: Callable[[str], Path]) -> None:

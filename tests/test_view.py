@@ -17,6 +17,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from madtp.data.faults import Faults
+from madtp.data.images import ImageFile
+from madtp.errors import InputError
 from madtp.evaluate import evaluating
 from madtp.prune import METHODS, Decision, Evidence, Method, recording, self_score, threshold, token_importance
 from madtp.prune import token_score as of_token
@@ -342,3 +345,38 @@ def test_lost_examples_are_right_dense_and_wrong_pruned(
     right = {p.id for p in both.dense.predictions if kind != "caption" and len(set(task.words_for(p))) == 1}
     right -= {p.id for p in both.pruned.predictions if kind != "caption" and len(set(task.words_for(p))) == 1}
     assert kind == "caption" or right == {lost.dense.id for lost in both.lost}
+
+
+def test_a_picture_that_vanishes_between_the_rounds_is_in_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # without Java
+    task, data, done = nano_task("caption", **QUICK["caption"]), samples("caption", "test", 5), [0]
+    reference = nano("caption", seed=1)
+
+    def found(gone: int, faults: Faults | None) -> Any:
+        """What is lost where a picture goes when all were answered once."""
+        files = [ImageFile(tmp_path / f"{i}.png") for i in range(len(data))]
+        for sample, file in zip(data.samples, files, strict=True):
+            sample.image.open().save(file.path)
+        on_disk = [replace(sample, image=file) for sample, file in zip(data.samples, files, strict=True)]
+        done[0] = 0
+
+        def advance(count: int) -> None:
+            done[0] += count
+            if done[0] == len(data):
+                Path(files[gone].path).unlink()
+
+        some = replace(data, samples=tuple(on_disk))
+        model = nano("caption", temperature=TEMPERATURE)
+        return compare(model, task, some, reference=("", reference), advance=advance, faults=faults)
+
+    whole = compare(nano("caption", temperature=TEMPERATURE), task, data, reference=("", reference))
+    (lost,) = (one.sample for one in whole.lost)
+    assert lost > 0
+    faults = Faults("skip", 0.2)
+    both = found(0, faults)  # one before it: what is compared must not be shifted
+    assert faults.counts() == {"test": 1}
+    assert (len(both.pruned.predictions), len(both.dense.predictions)) == (5, 4)
+    assert [one.sample for one in both.lost] == [lost]
+    assert all(one.dense.id == one.pruned.id for one in both.lost)
+    with pytest.raises(InputError, match=r"0\.png: no such image"):
+        found(0, None)

@@ -13,6 +13,7 @@ from accelerate.utils import set_seed
 from madtp import checkpoints
 from madtp.calibration import calibrate
 from madtp.cost.budget import OutOfReach
+from madtp.data.faults import KINDS, Faults, lines_of
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.evaluate import batches, evaluate, places_of, timed
@@ -119,6 +120,7 @@ class Comparison:
         tune: pictures of `val` to find a temperature on, without training.
         pairs: times that dense and pruned are timed in turn.
         device: "cpu" or "cuda".
+        faults: what to do about samples that cannot be read; None = the first ends it.
     """
 
     model: str
@@ -133,6 +135,7 @@ class Comparison:
     tune: int = 200
     pairs: int = 7
     device: str = "cpu"
+    faults: Faults | None = None
 
     def folder(self, job: Job) -> Path:
         """Where a row and, if it is trained, its model are."""
@@ -160,8 +163,10 @@ class Comparison:
         except OutOfReach as error:
             row = {**begun, "failed": str(error)}
         else:
-            found = evaluate(model, self.task, self.test)
-            took = timed(model, self.task, self.test[:32], pairs=self.pairs)
+            found = evaluate(model, self.task, self.test, faults=self.faults)
+            answered = {prediction.image_id for prediction in found.predictions}
+            readable = tuple(sample for sample in self.test if sample.image_id in answered)
+            took = timed(model, self.task, replace(self.test, samples=readable[:32]), pairs=self.pairs)
             row = {**begun, "temperature": model.temperature, **found.to_dict(), **took, **more}
             places, marks = places_of(found.predictions, self.test), self.task.marks(found.scored)
             atomic_write(folder / MARKS, json.dumps({"places": places, "marks": marks}) + "\n")
@@ -205,7 +210,7 @@ class Comparison:
     def _calibrated(self, job: Job) -> tuple[Any, dict[str, Any]]:
         model = self._start(job)
         if job.budget:
-            some = list(batches(self.task, self.val[: self.tune], 32, model.device))
+            some = list(batches(self.task, self.val[: self.tune], 32, model.device, self.faults))
             calibrate(model, self.task, some, job.budget, mildest=True)
         return model, {"train_seconds": None, "best_epoch": None}
 
@@ -225,10 +230,14 @@ class Comparison:
             if report is not None:
                 report(progress)
 
-        source = {"model": self.model, "data": self.train.name}
-        run = Trainer(model, self.task, self.train, self.val, folder, config, count, device=self.device, source=source)
+        how: dict[str, Any] = {"device": self.device, "source": {"model": self.model, "data": self.train.name}}
+        if self.faults is not None:  # its own: they are named in the row's folder, and in the comparison's
+            how["faults"] = Faults("skip" if self.faults.skip else "stop", self.faults.most)
+        run = Trainer(model, self.task, self.train, self.val, folder, config, count, **how)
         begin = time.perf_counter()
         run.run(resume)
+        if self.faults is not None:
+            self.faults.learn([line for line in lines_of(folder) if line["kind"] in KINDS])
         # Of a run that was resumed, what the steps done here took says what all would have taken.
         seconds = (time.perf_counter() - begin) * run.steps / steps if steps else None
         best: Any = load(folder)

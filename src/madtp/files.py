@@ -94,7 +94,7 @@ def locked(folder: str | Path) -> Iterator[None]:
             who = os.read(number, 200).decode(errors="replace").strip()
             os.close(number)
             fix = "wait for it or choose another --out"
-            raise InputError(f"another run writes there ({who})", folder, fix) from None
+            raise InputError(f"another run writes there ({who or 'unnamed'})", folder, fix) from None
         except OSError as error:  # a file system without locks
             logger.warning("%s: cannot be locked (%s): start no second run there", folder, error.strerror)
         with suppress(OSError):
@@ -102,8 +102,9 @@ def locked(folder: str | Path) -> Iterator[None]:
                 break
         os.close(number)  # of a run that ended in between and took its file along
     try:
-        os.ftruncate(number, 0)
-        os.write(number, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        with suppress(OSError):  # on a full disk the lock is none the worse for not saying whose it is
+            os.ftruncate(number, 0)
+            os.write(number, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
     finally:
         with suppress(OSError):

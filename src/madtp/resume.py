@@ -13,7 +13,15 @@ from madtp.cost.budget import Controller
 from madtp.errors import InputError
 from madtp.files import atomic_write
 from madtp.task.gather import largest, mean_of, together
-from madtp.task.sharded import gather_optimizer, gather_weights, part_of, scatter_optimizer, scatter_weights, whole
+from madtp.task.sharded import (
+    gather_optimizer,
+    gather_weights,
+    is_part,
+    part_of,
+    scatter_optimizer,
+    scatter_weights,
+    whole,
+)
 
 if TYPE_CHECKING:
     from madtp.train import Trainer
@@ -60,8 +68,9 @@ def save_state(run: "Trainer") -> None:
         InputError: the disk is full.
     """
     scaler, several = run.accelerator.scaler, run.place[1] > 1
-    drawn, ids = together([random_states()]), [name for part in together([run.bad.ids]) for name in part]
-    gradients, optimizer = _gradients(run), gather_optimizer(run.optimizer)
+    drawn, ids = together([random_states()]), together([run.bad.ids])
+    gradients = {name: whole(p.grad) for name, p in run.named_parameters() if p.grad is not None}
+    optimizer = gather_optimizer(run.optimizer)
     gather_weights(run.bare, run.trained)
     if not run.accelerator.is_main_process:
         return
@@ -77,26 +86,30 @@ def save_state(run: "Trainer") -> None:
         "controllers": [None if controller is None else asdict(controller) for controller in run.controllers],
         "best": run.best,
         "due": run.due,
-        "bad": {**asdict(run.bad), "ids": ids},
+        "bad": {**asdict(run.bad), "ids": ids if several else ids[0]},  # of every process
+        "accumulated": run.accelerator.step,
         "gradients": gradients,
     }
     checkpoints.write(run.out, state, run.config.keep)
 
 
-def _gradients(run: "Trainer") -> dict[str, Any]:
-    """Of the batches since the last step, where several make one; of several processes the mean, as the step takes."""
+def may_save(run: "Trainer") -> bool:
+    """Whether the first process has all there is to save; amid a step of several batches each has its own gradients."""
+    return run.place[1] == 1 or run.accelerator.sync_gradients
+
+
+def level(run: "Trainer") -> None:
+    """At the end of an epoch, where `may_save` does not hold: all processes' gradients become their mean.
+
+    It is what the step takes, and an epoch's end can be saved then. A run that nobody stops does it too.
+    """
+    if may_save(run):
+        return
     trained = run.named_parameters()
-    if run.place[1] == 1 or run.accelerator.sync_gradients:
-        return {name: p.grad for name, p in trained if p.grad is not None}
     there = largest([p.grad is not None for _, p in trained], run.accelerator.device)  # anywhere
-    return {name: _mean_gradient(p) for (name, p), some in zip(trained, there, strict=True) if some}
-
-
-def _mean_gradient(p: Any) -> torch.Tensor:
-    if p.grad is None:
-        return mean_of(p.new_zeros(p.shape))
-    mean = whole(p.grad)  # what is sharded is the mean already
-    return mean_of(mean) if mean is p.grad else mean
+    for (_, p), some in zip(trained, there, strict=True):
+        if some and not is_part(p):  # the gradient of what is sharded is the mean already
+            p.grad = mean_of(p.new_zeros(p.shape) if p.grad is None else p.grad)
 
 
 def load_state(run: "Trainer") -> None:
@@ -128,10 +141,11 @@ def load_state(run: "Trainer") -> None:
     set_random_states(drawn[rank] if isinstance(drawn, list) else drawn)
     run.controllers = [None if some is None else Controller(**some) for some in state["controllers"]]
     run.step, run.best, run.due = state["step"], state["best"], state.get("due", False)
-    run.bad = type(run.bad)(**state.get("bad", {}))
-    if rank:  # the first process has the samples of all
-        run.bad.ids = []
-    run.accelerator.step = run.step  # where in an accumulated step
+    bad = dict(state.get("bad", {}))
+    if run.place[1] > 1 and bad.get("ids"):
+        bad["ids"] = bad["ids"][rank]
+    run.bad = type(run.bad)(**bad)
+    run.accelerator.step = state.get("accumulated", run.step)  # batches so far: where in a step of several
     for name, parameter in run.named_parameters():
         if name in state["gradients"]:
             parameter.grad = part_of(state["gradients"][name], parameter.detach())

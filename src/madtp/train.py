@@ -19,7 +19,7 @@ from madtp.evaluate import Evaluation, batches, evaluate, to_device
 from madtp.files import append_line
 from madtp.model.load import load
 from madtp.recipe import Progress, TrainConfig, learning_rate, make_optimizer
-from madtp.resume import LOG, load_state, random_states, save_state, set_random_states
+from madtp.resume import LOG, level, load_state, may_save, random_states, save_state, set_random_states
 from madtp.soundness import Bad
 from madtp.stop import Stop, Stopped, deaf
 from madtp.task.base import Task, cost
@@ -83,7 +83,7 @@ class Trainer:
         drawn = {"per_image": config.texts or None, "seed": config.seed, "shift": config.shift}
         self.dataset = task.dataset(train, training=True, **drawn)
         self.place = self.accelerator.process_index, self.accelerator.num_processes
-        self.stop = Stop(self._agree if self.place[1] > 1 else None)
+        self.stop = Stop((lambda asked: largest([asked], self.accelerator.device)[0]) if self.place[1] > 1 else None)
         self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
         if config.gradient_checkpointing:
             model.checkpoint_blocks()
@@ -103,7 +103,7 @@ class Trainer:
         self.val = val[: config.val_images] if config.val_images else val
         self.val_batches = self._some(self.val[:200]) if config.reductions else []
         self.controllers: list[Controller | None] = []  # one a budget; None = a dense step
-        self.step, self.prepared = 0, False
+        self.step, self.prepared, self.owed = 0, False, False  # a checkpoint is owed
         self.due = False  # the epoch is over, its validation is not
         self.best: dict[str, Any] = {}
         keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
@@ -112,9 +112,6 @@ class Trainer:
         self.source = (source or {}) | own | task.settings()
         if self.place[0]:  # other draws (dropout, random pruning) for other pictures
             torch.manual_seed(config.seed * 1_000_003 + self.place[0])
-
-    def _agree(self, number: int) -> int:
-        return largest([number], self.accelerator.device)[0]
 
     def named_parameters(self) -> list[tuple[str, Any]]:
         """All that is trained: the model's parameters, and what the task trains beside it."""
@@ -195,9 +192,11 @@ class Trainer:
             self.bare.cpu()  # until it is asked for
         for batch in self._batches(epoch):
             self._step(epoch, batch)
+            self.owed |= self.step % self.config.save_every == 0
             # the last of an epoch is saved after its validation
-            if self.step % self.per_epoch and (self.stop.wanted() or self.step % self.config.save_every == 0):
+            if self.step % self.per_epoch and may_save(self) and (self.stop.wanted() or self.owed):
                 self._save()
+        level(self)
 
     def _step(self, epoch: int, batch: dict[str, Any]) -> None:
         device, train = self.accelerator.device, self.train
@@ -294,5 +293,6 @@ class Trainer:
     def _save(self) -> None:
         """Write the checkpoint; here a run ends that was asked to stop."""
         save_state(self)
+        self.owed = False
         if wanted := self.stop.wanted():
             raise Stopped(wanted, f"the checkpoint of step {self.step} is written; go on with --resume")

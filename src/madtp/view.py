@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from madtp.data.faults import Faults
 from madtp.data.images import ImageSource
 from madtp.data.sample import Data
 from madtp.evaluate import Advance, Evaluation, evaluate, evaluating, places_of, to_device
@@ -207,24 +208,30 @@ def compare(
     reference: tuple[str, Any] | None = None,
     batch_size: int = 32,
     advance: Advance | None = None,
+    faults: Faults | None = None,
 ) -> Comparison:
     """Evaluate a split as the model prunes and dense, and find where the two differ.
 
     Args:
         model: with a temperature; its settings come back as they were.
-        task, data, batch_size, advance: as for `evaluate`; there are two rounds.
+        task, data, batch_size, advance, faults: as for `evaluate`; there are two rounds, and what could not be read in
+            one of them is left out.
         reference: as for `look`.
 
     Raises:
         InputError: there is nothing to answer.
     """
     other = model if reference is None else reference[1]
-    pruned = evaluate(model, task, data, batch_size=batch_size, advance=advance)
+    pruned = evaluate(model, task, data, batch_size=batch_size, advance=advance, faults=faults)
     with dense_run(other):
-        dense = evaluate(other, task, data, batch_size=batch_size, advance=advance)
-    places, marks = places_of(dense.predictions, data), (task.marks(dense.scored), task.marks(pruned.scored))
+        dense = evaluate(other, task, data, batch_size=batch_size, advance=advance, faults=faults)
+    before, after = (
+        dict(zip(places_of(of.predictions, data), zip(of.predictions, task.marks(of.scored), strict=True), strict=True))
+        for of in (dense, pruned)
+    )
     lost, gained = [], 0
-    for place, one, other, good, bad in zip(places, dense.predictions, pruned.predictions, *marks, strict=True):
+    for place in filter(after.__contains__, before):  # what could be read in both rounds
+        (one, good), (other, bad) = before[place], after[place]
         if good is None or bad is None:
             continue
         if worse(task, good, bad):

@@ -1,6 +1,7 @@
 """Pictures that cannot be read, by every verb: stopped at, or skipped, counted, and named in errors.jsonl."""
 
 import json
+import math
 import shutil
 import signal
 from pathlib import Path
@@ -11,7 +12,9 @@ from PIL import Image
 
 from cli.conftest import Run
 from madtp.files import locked
+from madtp.model.save import save_model
 from madtp.task.vqa import VqaTask
+from small import nano, nano_task
 
 SKIP = ("--on-error", "skip", "--max-skipped", 0.6)
 
@@ -38,7 +41,7 @@ def told(out: Path) -> set[tuple[str, str]]:
 TRAIN = {("train", "1"), ("train", "4"), ("train", "7"), ("val", "0")}
 
 
-@pytest.mark.parametrize("verb", ["evaluate", "calibrate", "train", "compress"])
+@pytest.mark.parametrize("verb", ["evaluate", "calibrate", "train", "compress", "compare", "view"])
 def test_broken_pictures_are_skipped_if_asked(
     verb: str, madtp: Run, model: Path, dirty: Path, tmp_path: Path, tiny: None
 ) -> None:
@@ -49,6 +52,8 @@ def test_broken_pictures_are_skipped_if_asked(
         "calibrate": ("--model", model, "--reduction", "0.45"),
         "train": ("--size", "tiny", *quick),
         "compress": ("--model", model, "--reduction", "0.4", *quick),
+        "compare": ("--model", model, "--reduction", "0.4", "--methods", "tome", "--pairs", 1, *quick[:-2]),
+        "view": ("--model", model, "--reduction", "0.4", "--worst", 3),
     }
     command = (verb, "--data", dirty, "--out", out, *more[verb], "--json")
     assert "image" in madtp(*command).wrong()
@@ -57,28 +62,59 @@ def test_broken_pictures_are_skipped_if_asked(
     shutil.rmtree(out, ignore_errors=True)
     ended = madtp(*command, *SKIP)
     assert ended.code == 0, ended.err
-    expected = {"evaluate": {("test", "0")}, "calibrate": {("val", "0")}}.get(verb, TRAIN)
+    test, val = {("test", "0")}, {("val", "0")}
+    read = {"evaluate": test, "calibrate": val, "view": test | val, "compare": TRAIN | test}
+    expected = read.get(verb, TRAIN)
     assert told(out) == expected
     result = json.loads(ended.out)
     assert sum(result["skipped"].values()) == len(expected)
-    if verb == "evaluate":
-        assert json.loads((out / "report.json").read_text())["rows"][0]["skipped"] == {"test": 1}
+    if verb != "calibrate":
+        page = {"view": "worst.html"}.get(verb, "report.html")
+        counts = ", ".join(f"{count} of {split}" for split, count in result["skipped"].items())
+        assert f"eft out as faulty: {counts}" in (out / page).read_text()
+    if verb == "compare":
+        assert all(0 < row["n"] < result["n"] for row in result["rows"]), "its texts were not asked"
+        assert json.loads(madtp(*command, *SKIP).out)["skipped"] == result["skipped"], (
+            "and they are known when it goes on"
+        )
 
 
+@pytest.mark.parametrize("policy", ["stop", "skip"])
 def test_a_picture_that_vanishes_meanwhile(
-    madtp: Run, data: Path, tmp_path: Path, tiny: None, monkeypatch: pytest.MonkeyPatch
+    policy: str, madtp: Run, data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = Path(shutil.copytree(data, tmp_path / "data")), tmp_path / "out"
     loss = VqaTask.loss
 
     def vanishing(self: VqaTask, *arguments: Any) -> Any:
-        shutil.rmtree(folder / "val" / "images", ignore_errors=True)
-        (folder / "val" / "images").mkdir()
+        (folder / "val" / "images" / "1.png").unlink(missing_ok=True)
         return loss(self, *arguments)
 
     monkeypatch.setattr(VqaTask, "loss", vanishing)
-    command = ("train", "--size", "tiny", "--data", folder, "--out", out, "--epochs", 1, "--questions", 1)
-    assert "no such image" in madtp(*command).wrong()
+    command = ("train", "--model", model, "--data", folder, "--out", out, "--epochs", 1, "--questions", 1, "--json")
+    ended = madtp(*command, "--on-error", policy, "--max-skipped", 0.5)
+    if policy == "stop":
+        assert "val/images/1.png: no such image" in ended.wrong()
+        return
+    assert ended.code == 0, ended
+    assert json.loads(ended.out)["skipped"] == {"val": 1} and told(out) == {("val", "1")}
+
+
+STRANGE = ("🙂 🙃?", "מה זה?", "ما هذا؟", "word " * 10_000, "a\tb\n c", "e\u0301", "\u202e?ti si")
+
+
+@pytest.mark.parametrize("kind", ["vqa", "clip"])
+def test_strange_texts_are_asked_like_any(kind: str, madtp: Run, data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    shutil.copytree(data / "test" / "images", folder)
+    save_model(nano(kind, temperature=3.0), nano_task(kind).processor, tmp_path / "model")
+    rows = [{"image": "0.png", "question": text, "answer": "red", "caption": text} for text in STRANGE]
+    (folder / "test.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ended = madtp("evaluate", "--model", tmp_path / "model", "--data", folder, "--json")
+    assert ended.code == 0, ended
+    result = json.loads(ended.out)
+    assert result["n"] == len(STRANGE) if kind == "vqa" else result["n"] > 0
+    assert all(map(math.isfinite, [*result["metrics"].values(), result["gflops"]["mean"]]))
 
 
 def test_sigterm_ends_with_a_checkpoint_and_0(

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from cli.conftest import Ended, Run
+from madtp import view
+from madtp.data.scenes import write_scenes
 from madtp.model.curve import BudgetCurve
 from madtp.model.save import save_model
 from small import contents, model_folder, nano, nano_task, samples
@@ -97,6 +99,30 @@ def test_where_pruning_costs_an_answer(madtp: Run, tmp_path: Path) -> None:
     assert metrics["dense"]["accuracy"] - metrics["pruned"]["accuracy"] == pytest.approx(
         (told["lost"] - told["gained"]) / told["n"]
     )
+
+
+def test_a_picture_that_vanishes_before_it_is_drawn(
+    madtp: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved("reasoning", tmp_path / "model", temperature=3.0)
+    data = write_scenes(tmp_path / "pairs", task="reasoning", seed=3, n_train=2, n_val=1, n_test=5)
+    command = ("view", "--model", model, "--data", data, "--worst", 1, "--out", tmp_path / "w", "--json")
+    real, gone = view.compare, list[str]()
+
+    def compare(*arguments: Any, **options: Any) -> Any:
+        both, some = real(*arguments, **options), arguments[2]
+        sample = some[both.lost[0].sample]
+        gone.append(sample.image_id)
+        Path(sample.images[0].path).unlink()
+        return both
+
+    monkeypatch.setattr(view, "compare", compare)
+    told = object_of(madtp(*command, "--on-error", "skip", "--max-skipped", 0.2))
+    assert told["skipped"] == {"test": 1} and told["lost"] > len(told["worst"]) == 1
+    (row,) = told["worst"]
+    assert row["image_id"] != gone[0] and row["page"] == "01/view.html"
+    (line,) = (tmp_path / "w" / "errors.jsonl").read_text().splitlines()
+    assert json.loads(line)["id"] == gone[0]
 
 
 def test_rankings_show_what_is_found_instead(madtp: Run, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from PIL import Image
 from madtp.data import ImageSource, load_data
 from madtp.data.shards import TarImage, index
 from madtp.errors import InputError
+from small import contents
 
 Shard = Callable[[str, Mapping[str, object]], Path]
 
@@ -175,6 +176,21 @@ def test_faults_in_texts(root: Path, shard: Shard, members: dict[str, object], w
     with pytest.raises(InputError) as caught:
         load_data("caption", root, "test")
     assert words in str(caught.value)
+
+
+def test_no_member_leads_out_of_its_tar(root: Path, shard: Shard) -> None:
+    """Names are keys and nothing else, and a link to a file of the user's is no member."""
+    (root / "secret.txt").write_text("secret")
+    members = {"../1.png": png(1), "../1.txt": "no 1", "/2.png": png(2), "/2.txt": "no 2", "3.png": png(3)}
+    with tarfile.open(shard("test-0.tar", members), "a") as tar:
+        link = tarfile.TarInfo("3.txt")
+        link.type, link.linkname = tarfile.SYMTYPE, str(root / "secret.txt")
+        tar.addfile(link)
+    before = contents(root)
+    data = load_data("caption", root, "test")
+    found = [(sample.captions, sample.image.open().getpixel((0, 0))[0]) for sample in data]
+    assert found == [(("no 1",), 1), (("no 2",), 2), ((), 3)]
+    assert contents(root) == before and list(root.parent.iterdir()) == [root]
 
 
 def test_faults_of_tars(root: Path, shard: Shard) -> None:

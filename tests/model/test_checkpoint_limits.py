@@ -1,14 +1,22 @@
-"""Weight files that would be large once read: refused before they are."""
+"""Files of models that would be large once read, or have code run: refused before they are, and do."""
 
+import io
+import json
+import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from madtp.errors import InputError
 from madtp.model.checkpoint import read_checkpoint
-from madtp.model.load import _folder_config
+from madtp.model.convert import convert
+from madtp.model.load import _folder_config, load, load_processor
+from model.public import GIVEN, made
+from small import model_folder
 
 
 def test_tensors_stretched_over_one_number(tmp_path: Path) -> None:
@@ -65,4 +73,60 @@ def test_no_code_of_a_model_is_ever_trusted() -> None:
 
     sources = list(Path(madtp.__file__).parent.rglob("*.py"))
     assert len(sources) > 100
-    assert not [file for file in sources if "trust_remote_code" in file.read_text(encoding="utf-8")]
+    for file in sources:
+        text = file.read_text(encoding="utf-8")
+        assert text.count("trust_remote_code") == text.count("trust_remote_code=False"), file
+
+
+def test_code_beside_a_model_is_not_run_whoever_says_yes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked at a terminal, the host would run it after a "y"; a pipe may say that too."""
+    folder, proof = model_folder(tmp_path / "model"), tmp_path / "was-run"
+    code = (
+        f"from transformers import BlipImageProcessor as Img, PreTrainedTokenizerFast as Tok\nopen({str(proof)!r}, 'w')"
+    )
+    (folder / "evil.py").write_text(code)
+
+    def edit(name: str, change: Callable[[Any], None]) -> None:
+        content = json.loads((folder / name).read_text())
+        change(content)
+        (folder / name).write_text(json.dumps(content))
+
+    edit("config.json", lambda c: c.update(auto_map={"AutoConfig": "evil.Img", "AutoModel": "evil.Img"}))
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n" * 20))
+    load(folder)
+    load_processor(folder)
+    edit(
+        "tokenizer_config.json", lambda c: c.update(auto_map={"AutoTokenizer": ["evil.Tok"] * 2}, tokenizer_class="Tok")
+    )
+    said = "asks for code of its own, which is never run"
+    with pytest.raises(InputError, match=said):
+        load_processor(folder)
+    torch.save(made(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match=said):
+        convert(tmp_path / "a.pth", tmp_path / "out", tokenizer=str(folder), **GIVEN)
+    edit("tokenizer_config.json", lambda c: [c.pop("auto_map"), c.pop("tokenizer_class")])
+    load_processor(folder)
+    own = {"auto_map": {"AutoImageProcessor": "evil.Img"}, "image_processor_type": "Img"}
+    edit("processor_config.json", lambda c: c["image_processor"].update(own))
+    with pytest.raises(InputError, match=said):
+        load_processor(folder)
+    assert not proof.exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"model": 3}', '{"model": {"type": "BPE", "vocab": {"a": -1}}}'])
+def test_a_tokenizer_that_is_damaged(content: str, tmp_path: Path) -> None:
+    folder = model_folder(tmp_path / "model")
+    (folder / "tokenizer.json").write_text(content)
+    torch.save(made(), tmp_path / "a.pth")
+    with pytest.raises(InputError, match="no tokenizer can be loaded from there"):
+        convert(tmp_path / "a.pth", tmp_path / "out", tokenizer=str(folder), **GIVEN)
+    with pytest.raises(InputError, match="no processor beside the model"):
+        load_processor(folder)
+
+
+@pytest.mark.parametrize("length", [2**63 - 1, 200_000_001, 2**20])
+def test_a_header_longer_than_its_file_or_than_any(length: int, tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(length.to_bytes(8, "little") + b"{" + b" " * 1000 + b"}")
+    with pytest.raises(InputError, match=r"a\.safetensors: cut short or not a safetensors file"):
+        read_checkpoint(file)

@@ -51,6 +51,8 @@ def compare(
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Of the hardest, in report.html.")] = 4,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
     device: common.DeviceOption = "auto",
     as_json: common.JsonOption = False,
 ) -> None:
@@ -68,6 +70,7 @@ def compare(
 
     check_plots()
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     names = _names(methods)
     budgets = tuple(budget for budget in parse_budgets(reduction) if budget)
     if split not in ("val", "test"):
@@ -77,7 +80,7 @@ def compare(
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     parts = {
-        name: load_data(task, data, name, limit=limit, skip_missing=skip_missing)
+        name: load_data(task, data, name, limit=limit, skip_missing=skip_missing, faults=faults)
         for name in dict.fromkeys((*(("train",) if epochs else ()), "val", split))
     }
     if parts[split].hidden:
@@ -89,6 +92,7 @@ def compare(
         "tune": tune, "val_images": val_images, "prompt": prompt, "beams": beams, "device": place,
     }  # fmt: skip
     check_settings(out, shared)
+    faults.attach(out)
     comparison = Comparison(
         model,
         common.make_task(task, processor, prompt=prompt, beams=beams),
@@ -102,6 +106,7 @@ def compare(
         tune,
         pairs,
         place,
+        faults,
     )
     jobs = plan(names, budgets, seeds, epochs > 0, semantic_tokens is not None)
     with common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
@@ -120,6 +125,7 @@ def compare(
         "pairs": pairs,
         "threads": torch.get_num_threads(),
         **settings(),
+        "skipped": faults.counts(),
         "rows": rows_in(out),
     }
     result = _written(comparison, result, examples)
@@ -166,8 +172,10 @@ def _hardest(comparison: Any, rows: list[dict[str, Any]], most: int) -> list[Any
     for row in pictured(rows):
         job = Job(row["method"], row["reduction_asked"], row["trained"], row["seed"])
         if (marks := comparison.marks(job)) is not None:
-            known.append((job, row["temperature"], *marks))
-    places = lowest(task, known[0][2], [marks for *_, marks in known], most) if known else []
+            known.append((job, row["temperature"], dict(zip(*marks, strict=True))))
+    # what could not be read in one row is no common example
+    shared = [place for place in known[0][2] if all(place in marks for *_, marks in known)] if known else []
+    places = lowest(task, shared, [[marks[place] for place in shared] for *_, marks in known], most)
     seen = {}
     with common.progress("the hardest examples", len(known)) as advance:
         for job, temperature, *_ in known if places else ():

@@ -1,7 +1,7 @@
 """`madtp`: the command line.
 
 Exit codes: 0 done, or stopped by SIGTERM with a checkpoint (a line on stderr says so), 2 the user's input is wrong
-(one line says what), 1 our fault, 130 interrupted.
+(one line says what), 1 our fault or, of several processes, another is gone (a line says so), 130 interrupted.
 """
 
 import logging
@@ -14,6 +14,7 @@ import typer
 from rich.logging import RichHandler
 
 from madtp import __version__
+from madtp.cli import lost
 from madtp.cli.common import stderr
 from madtp.errors import InputError
 from madtp.stop import INTERRUPTED, Stopped
@@ -142,6 +143,8 @@ def _run(arguments: list[str] | None) -> int:
             return _wrong(_said(error))
         if type(error).__name__ == "Abort":
             return _interrupted()
+        if lost.tell(error):
+            return 1
         raise
     if code == INTERRUPTED:  # some versions of typer turn the interrupt into this
         return _interrupted()

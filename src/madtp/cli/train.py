@@ -172,6 +172,7 @@ def fit(
     from dataclasses import asdict
 
     from madtp.checkpoints import STATE, is_there
+    from madtp.cli.lost import noticing
     from madtp.files import check_folder, claimed, locked, write_json
     from madtp.report import settings
     from madtp.train import Trainer
@@ -188,7 +189,7 @@ def fit(
         device=place, source=source, teacher=teacher, faults=faults,
     )  # fmt: skip
     first = common.is_first()  # of several processes: the folder is its own
-    with run.stop.listening():
+    with run.stop.listening(), noticing():
         if resume:
             with locked(out) if first and out.is_dir() else nullcontext():
                 return _go(run, resume, title, start)

@@ -56,6 +56,7 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
         "data": data.name,
         "split": data.split,
         "n": len(result.predictions),
+        "skipped": run.faults.counts(),
         "texts": work.text_name,
         "model": str(run.out),
         "command": title,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from madtp.cli import common
+from madtp.cli.worst import figures_of, show_worst
 from madtp.errors import InputError
 
 MEASURED = 200  # images that a reduction is measured on, as in `madtp calibrate`
@@ -65,6 +66,8 @@ def view(
     device: common.DeviceOption = "auto",
     dtype: common.DtypeOption = "float32",
     skip_missing: common.SkipOption = False,
+    on_error: common.OnErrorOption = "stop",
+    max_skipped: common.MaxSkippedOption = 0.01,
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
@@ -78,6 +81,7 @@ def view(
     from madtp.report import check_plots
 
     common.check_task(task)
+    faults = common.make_faults(on_error, max_skipped)
     _check(image, text, data, worst, reduction, temperature)
     if reduction is not None:
         check_reduction(reduction)
@@ -93,9 +97,9 @@ def view(
     if dense is not None:
         reference = dense, common.load_model(dense, device, dtype)[0]
         common.task_of(reference[1], task, dense)
-    run = _Run(model, network, work, reference, data, reduction, temperature, batch_size, skip_missing)
+    run = _Run(model, network, work, reference, data, reduction, temperature, batch_size, skip_missing, faults)
     if worst is not None:
-        _worst(run, worst, split, limit, out, overwrite, as_json)
+        show_worst(run, worst, split, limit, out, overwrite, as_json)
         return
     if task == "caption" and text is not None:
         raise InputError("is nothing for caption", "--text", "leave it out; --prompt begins a caption")
@@ -146,6 +150,7 @@ class _Run:
     temperature: float | None
     batch_size: int
     skip_missing: bool
+    faults: Any
 
     def settle(self, item: Any = None) -> tuple[str, str]:
         """Set the temperature; says where it is from in a word and in words."""
@@ -162,9 +167,11 @@ class _Run:
             self.network.set_reduction(self.reduction)
             return "curve", f"for {self.reduction:g} by the model's curve, measured on {curve.data}"
         if self.data is not None:
-            some = load_data(self.work.name, self.data, "val", limit=MEASURED, skip_missing=self.skip_missing)
+            how = {"skip_missing": self.skip_missing, "faults": self.faults}
+            some = load_data(self.work.name, self.data, "val", limit=MEASURED, **how)
+            read = batches(self.work, some, self.batch_size, self.network.device, self.faults)
             with common.progress("reading", len(some)) as advance:
-                ready = list(common.tracked(batches(self.work, some, self.batch_size, self.network.device), advance))
+                ready = list(common.tracked(read, advance))
             source, where = "data", f"on {some.n_texts} {self.work.text_name} of {some.name} (val), measured"
         else:
             ready = [to_device(self.work.collate([item]), self.network.device)]
@@ -199,102 +206,12 @@ def _one(run: _Run, item: Any, images: list[str], out: Path, as_json: bool) -> N
         "temperature": seen.temperature,
         "temperature_from": source,
         "reduction_asked": run.reduction,
-        **_figures(seen),
+        **figures_of(seen),
+        "skipped": run.faults.counts(),
         "out": str(out),
         "files": files,
     }
+    run.faults.attach(out)
     saved = f"{100 * seen.reduction:.0f}% fewer GFLOPs"
     said = f"dense: {seen.dense}\npruned: {seen.pruned}  ({saved}; temperature {seen.temperature:.4g}, {how})"
     common.emit(result, as_json, f"{said}\n{out / 'view.html'}")
-
-
-def _figures(seen: Any) -> dict[str, Any]:
-    """The numbers of one example."""
-    return {
-        "answer": {"dense": seen.dense, "pruned": seen.pruned},
-        "gflops": {"dense": seen.gflops_dense, "mean": seen.gflops, "reduction": seen.reduction},
-        "kept": {tower.name: [int(step.kept.sum()) for step in tower.steps] for tower in seen.towers},
-    }
-
-
-def _worst(run: _Run, count: int, split: str, limit: int | None, out: Path, overwrite: bool, as_json: bool) -> None:
-    """The examples of a split that pruning made worse."""
-    from madtp.cli.common import load_data
-    from madtp.files import atomic_write, claim_folder
-    from madtp.report import settings
-    from madtp.report.view_page import worst_page
-    from madtp.report.write_view import write_view
-    from madtp.view import compare, look
-
-    work = run.work
-    assert run.data is not None
-    some = load_data(work.name, run.data, split, limit=limit, skip_missing=run.skip_missing)
-    if some.hidden and some.hidden >= some.n_texts:
-        raise InputError("what is true of this split is not in its files", "--split", "use val")
-    claim_folder(out, overwrite)
-    source, how = run.settle()
-    with common.progress(f"dense and pruned on {some.name} {split}", 2 * len(some)) as advance:
-        both = compare(run.network, work, some, reference=run.reference, batch_size=run.batch_size, advance=advance)
-    made = settings()
-    pages, rows = [], []
-    dataset = work.dataset(some)
-    pictures = {sample.image_id: sample.images[0] for sample in some.samples}
-    chosen = both.lost[:count]
-    with common.progress("drawing", len(chosen)) as advance:
-        for number, lost in enumerate(chosen, 1):
-            pixels, sample, texts = dataset[lost.sample]
-            (dense, truth), (pruned, _) = work.words_for(lost.dense), work.words_for(lost.pruned)
-            found = (("dense", dense), ("pruned", pruned)) if work.name == "retrieval" else ()
-            seen = look(
-                run.network,
-                work,
-                (pixels, sample, texts[lost.text : lost.text + 1]),
-                answers=some.answers,
-                name=run.name,
-                how=how,
-                said=(dense, pruned, truth),
-                marks=lost.marks,
-                found=[(f"{who} ranks this first", pictures[of]) for who, of in found],
-                reference=run.reference,
-            )
-            place = f"{number:02d}"
-            write_view(out / place, seen, made)
-            pages.append((f"{place}/view.html", seen))
-            rows.append(
-                {
-                    "id": lost.dense.id,
-                    "image_id": lost.dense.image_id,
-                    "text": lost.dense.text or None,
-                    "truth": truth,
-                    "marks": {"dense": lost.marks[0], "pruned": lost.marks[1]},
-                    **_figures(seen),
-                    "page": f"{place}/view.html",
-                }
-            )
-            advance(1)
-    n, metric = len(both.dense.predictions), work.higher_is_better
-    told = [
-        f"{run.name} on {some.name} ({split}), {n} {work.text_name}: {metric} "
-        f"{100 * both.dense.metrics[metric]:.1f} dense, {100 * both.pruned.metrics[metric]:.1f} pruned, "
-        f"{100 * both.pruned.reduction:.0f}% fewer GFLOPs (temperature {run.network.temperature:.4g}: {how}).",
-        f"Pruning made {len(both.lost)} worse and {both.gained} better; "
-        f"{'the worst ' if work.mark_name else ''}{len(rows)} of them are here.",
-    ]
-    atomic_write(out / "worst.html", worst_page(f"Where pruning costs most: {some.name}", told, pages, made))
-    result = {
-        "task": work.name,
-        "model": run.name,
-        "data": some.name,
-        "split": split,
-        "n": n,
-        "temperature": run.network.temperature,
-        "temperature_from": source,
-        "reduction_asked": run.reduction,
-        "gflops": both.pruned.to_dict()["gflops"],
-        "metrics": {"dense": both.dense.metrics, "pruned": both.pruned.metrics},
-        "lost": len(both.lost),
-        "gained": both.gained,
-        "worst": rows,
-        "out": str(out),
-    }
-    common.emit(result, as_json, "\n".join([*told, str(out / "worst.html")]))

@@ -104,7 +104,7 @@ class Faults:
         """
         self._writes = writes
         self._file = Path(folder) / ERRORS
-        known = list(_lines(self._file))
+        known = list(lines_of(folder))
         self._seen |= {(line["split"], line["kind"], line["id"]) for line in known if line["kind"] in KINDS}
         self._told |= {json.dumps(line, ensure_ascii=False) for line in known}
         waiting, self._waiting = self._waiting, []
@@ -130,8 +130,9 @@ KINDS = ("entry", "sample")
 _NOW: ContextVar[tuple[Faults, str] | None] = ContextVar("faults", default=None)
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a file of faults that are whole; one cut short by a kill is not."""
+def lines_of(folder: str | Path) -> Iterator[dict[str, Any]]:
+    """The lines of a folder's file of faults that are whole; one cut short by a kill is not."""
+    path = Path(folder) / ERRORS
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:

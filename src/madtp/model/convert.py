@@ -17,7 +17,7 @@ from madtp.model.convert_clip import clip_config, map_clip_keys
 from madtp.model.convert_config import blip_config
 from madtp.model.convert_names import BLIP_PARTS, ConvertedInfo, bare, kinds_of, map_blip_keys
 from madtp.model.folder import check_destination, whole_folder
-from madtp.model.load import name_first_tokens, quiet_host
+from madtp.model.load import name_first_tokens, own_code, quiet_host
 from madtp.model.shape import class_of, task_of
 
 __all__ = ["AUTO", "ConvertedInfo", "convert"]
@@ -155,11 +155,10 @@ def _processor(kind: str, tokenizer: str, config: MadtpBlipConfig | MadtpCLIPCon
 
     try:
         with quiet_host():
-            words = AutoTokenizer.from_pretrained(tokenizer)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            "no tokenizer can be loaded from there", tokenizer, "name a local folder or a hub id"
-        ) from error
+            words = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
+    except Exception as error:  # damaged files make the host stumble anywhere
+        said = own_code(error) or "no tokenizer can be loaded from there"
+        raise InputError(said, tokenizer, "name a local folder or a hub id") from error
     vocabulary, size = config.text_config.vocab_size, config.vision_config.image_size
     if kind != "clip":
         name_first_tokens(words, vocabulary)

@@ -76,7 +76,7 @@ def load_processor(path: str | Path) -> "ProcessorMixin":
     [ENC] where BLIP's model has them and its tokenizer has not.
 
     Raises:
-        InputError: there is none, or no config.json to tell which.
+        InputError: there is none, no config.json to tell which, or one that asks for code of its own.
     """
     from transformers import BlipProcessor, CLIPProcessor
 
@@ -84,10 +84,10 @@ def load_processor(path: str | Path) -> "ProcessorMixin":
     cls: Any = CLIPProcessor if MODEL_TYPES.get(str(config.get("model_type"))) == "clip" else BlipProcessor
     try:
         with quiet_host():
-            processor: ProcessorMixin = cls.from_pretrained(path)
+            processor: ProcessorMixin = cls.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # damaged files make the host stumble anywhere
         fix = f"save the {cls.__name__} into the folder"
-        raise InputError(f"no processor beside the model: {short(error)}", path, fix) from error
+        raise InputError(own_code(error) or f"no processor beside the model: {short(error)}", path, fix) from error
     text = config.get("text_config")
     if cls is BlipProcessor and isinstance(text, dict):
         name_first_tokens(processor.tokenizer, text.get("vocab_size"), text.get("bos_token_id"))
@@ -112,6 +112,11 @@ def is_hub_id(path: str | Path) -> bool:
     """`owner/name`, unless there is a folder of the owner's name here: then a folder was meant."""
     text = str(path)
     return bool(_HUB_ID.fullmatch(text)) and not text.startswith(".") and not os.path.isdir(text.partition("/")[0])
+
+
+def own_code(error: Exception) -> str | None:
+    """What to say where the host would have had to run code that lies beside a model; None if `error` is another."""
+    return "asks for code of its own, which is never run" if "custom code" in str(error) else None
 
 
 def short(error: BaseException) -> str:

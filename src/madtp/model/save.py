@@ -9,6 +9,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from madtp.errors import InputError
+from madtp.files import sync_folder
 from madtp.model.load import quiet_host
 
 
@@ -36,7 +37,10 @@ def save_model(model: Any, processor: Any, out: Path) -> None:
             processor.save_pretrained(temporary)
         for file in sorted(temporary.iterdir(), key=lambda f: f.name == "config.json"):
             file.chmod(0o644)
+            with open(file, "rb+") as written:
+                os.fsync(written.fileno())
             os.replace(file, out / file.name)
+        sync_folder(out)
     except Exception as error:
         if (said := disk_says(error)) is None:
             raise

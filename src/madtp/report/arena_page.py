@@ -9,7 +9,7 @@ from madtp.report.arena_plot import AXES, WAYS, arena_figures
 from madtp.report.html import card, column, document, head, made, plots, scroll_table, table_row
 from madtp.report.page import STRIPS, complexity, shown_examples, title_of
 from madtp.report.plot import tokens_plot
-from madtp.report.table import MISSING, amount, percent, points, score, speed, times
+from madtp.report.table import MISSING, amount, left_out, percent, points, score, speed, times
 
 if TYPE_CHECKING:
     from madtp.report.report import Example
@@ -29,7 +29,12 @@ def arena_page(result: Mapping[str, Any], hardest: Sequence[Example] = ()) -> st
         ImportError: matplotlib is not installed.
     """
     table: list[Line] = result["table"]
-    about = [str(result.get("model") or ""), f"{result['n']} texts", _seeds(table)]
+    about = [
+        str(result.get("model") or ""),
+        f"{result['n']} texts",
+        _seeds(table),
+        left_out(result.get("skipped") or {}),
+    ]
     drawn = [figure for against in AXES for figure in arena_figures(table, against)]
     keys = ("limit", "epochs", "lr", "texts", "alpha", "straight_through", "semantic_tokens", "first_block", "tune")
     title = f"Methods compared: {title_of(result)}"

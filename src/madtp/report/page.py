@@ -29,6 +29,7 @@ from madtp.report.table import (
     complexity_verdict,
     figures,
     headline,
+    left_out,
     metric_names,
     percent,
     points,
@@ -82,7 +83,8 @@ def title_of(report: Report) -> str:
 
 def _head(report: Report, title: str) -> str:
     count = f"{report['n']} {report.get('texts') or 'instances'}" if report.get("n") else ""
-    about = [str(part) for part in (report.get("model"), count) if part]
+    skipped = left_out(next((of["skipped"] for of in (report, *rows_of(report)) if of.get("skipped")), {}))
+    about = [str(part) for part in (report.get("model"), count, skipped) if part]
     rows = figures(report)
     pruned = [row for row in rows if not row.dense]
     return head(title, about, map(_card, pruned or rows))

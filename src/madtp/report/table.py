@@ -82,6 +82,13 @@ def rows_of(report: Report) -> Sequence[Row]:
     return sorted(report.get("rows") or (), key=lambda row: row.get("name") != "dense")
 
 
+def left_out(skipped: Mapping[str, int]) -> str:
+    """In words what was left out as faulty, from its number by split; nothing where there is none."""
+    return (
+        f"left out as faulty: {', '.join(f'{count} of {split}' for split, count in skipped.items())}" if skipped else ""
+    )
+
+
 def metric_names(report: Report) -> list[str]:
     """Every metric that any row has; the main one (of `MAIN`) first."""
     measured = (item for row in rows_of(report) for item in (row.get("metrics") or {}).items())

@@ -62,6 +62,11 @@ def shard(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
     return step
 
 
+def is_part(x: Tensor) -> bool:
+    """Whether a tensor is sharded."""
+    return isinstance(x, DTensor)
+
+
 def whole(x: Tensor) -> Tensor:
     """A sharded tensor whole, in all processes, which must all ask for it; another as it is."""
     return x.full_tensor() if isinstance(x, DTensor) else x

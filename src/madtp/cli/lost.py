@@ -1,0 +1,41 @@
+"""What a process of several says when another of them is gone: killed, out of memory, its machine lost."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+
+# Of gloo, NCCL and the store, none of which has a type of error for it.
+_GONE = re.compile(
+    "connection (?:was likely )?(?:reset|closed|refused)(?: by peer)?|broken pipe|remote process exited|timed out",
+    re.IGNORECASE,
+)
+
+
+def tell(error: Exception) -> bool:
+    """Say in one line that another process of the run is gone, where `error` is of that; whether it is."""
+    several, gone = int(os.environ.get("WORLD_SIZE", "1")), _GONE.search(str(error))
+    if several == 1 or not isinstance(error, RuntimeError) or gone is None:
+        return False
+    who = f"process {os.environ.get('RANK')} of {several}"
+    said = f"another process of the run is gone ({gone[0].lower()}); a training run goes on with --resume"
+    print(f"madtp: {who}: {said}", file=sys.stderr, flush=True)
+    return True
+
+
+@contextmanager
+def noticing() -> Iterator[None]:
+    """For the block, `tell` on the spot: torchrun then sends SIGTERM, and what is said after it may not be heard.
+
+    Raises:
+        typer.Exit: another process is gone, and it was said.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if tell(error):
+            raise typer.Exit(1) from error
+        raise
