@@ -10,6 +10,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from itertools import count
 from statistics import median
 from typing import Any
 from unittest.mock import patch
@@ -76,8 +77,14 @@ def main() -> None:
     options = parser.parse_args()
     keep_freed_memory()
     model = _network(options.preset, options.preset, 0, options.semantic_tokens).eval().pack_weights()
-    inputs = random_inputs(kind_of(model), model.config, options.batch_size, 20, 0)
-    work, clock = Work("towers", lambda: model.encode(**inputs).trace), Clock()
+    inputs: dict[str, Any] = {}
+    seeds = count()
+
+    def renew() -> None:
+        inputs.update(random_inputs(kind_of(model), model.config, options.batch_size, 20, next(seeds)))
+
+    renew()
+    work, clock = Work("towers", lambda: model.encode(**inputs).trace, renew), Clock()
     with evaluating(model):
         strengths: dict[str, float | None] = {"dense": None}
         for asked in options.reduction:
@@ -88,6 +95,7 @@ def main() -> None:
             model.temperature = strength
             runs = []
             for _ in range(options.runs + 1):
+                work.renew()
                 clock.spent.clear()
                 work.run()
                 runs.append(dict(clock.spent))

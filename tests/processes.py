@@ -5,12 +5,14 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from madtp.data.faults import Faults
 from madtp.errors import InputError
@@ -38,21 +40,33 @@ RUNS: dict[str, dict[str, Any]] = {
     "taught": {"reductions": (TARGET,), "distill": 2.0},
     "accumulated": {"accumulate": 2, "tag_epochs": 1},
 }
+# What is shared out to the processes; retrieval has momentum towers, which are not.
+SHARDED: dict[str, dict[str, Any]] = {
+    "sharded": {"reductions": (0.0, TARGET), "fsdp": True},
+    "sharded and more": {"reductions": (TARGET,), "fsdp": True, "gradient_checkpointing": True, "accumulate": 2},
+}
+APART = {"retrieval": {"momentum": 0.0, "k_test": 3}, "clip": {"momentum": 0.0}}
 DONE = [(kind, "compressed") for kind in KINDS]
+PARTS = [("vqa", "sharded and more")]
+SLOW_PARTS = [(kind, "sharded") for kind in KINDS] + [(kind, "sharded and more") for kind in KINDS if kind != "vqa"]
 SLOW = [(kind, "taught") for kind in ("vqa", "caption", "retrieval")] + [("vqa", "accumulated")]
 
 
 def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
     """Losses of every step, the model in the end, what steers its budget, and what it scored."""
     out.mkdir(parents=True, exist_ok=True)
-    task, model = nano_task(kind, **OPTIONS.get(kind, {})), nano(kind, CONFIG.seed)
+    options = (APART if run in SHARDED else OPTIONS).get(kind, OPTIONS.get(kind, {}))
+    task, model = nano_task(kind, **options), nano(kind, CONFIG.seed)
     losses: list[float] = []
 
     def report(progress: Progress) -> None:
         if progress.loss == progress.loss:
             losses.append(progress.loss)
 
-    config = replace(CONFIG, batch_size=GLOBAL // processes, **RUNS[run])
+    settings = RUNS.get(run) or SHARDED.get(run, {})
+    if processes == 1:  # what that of several is compared with
+        settings = {**settings, "fsdp": False, "gradient_checkpointing": False}
+    config = replace(CONFIG, batch_size=GLOBAL // processes, **settings)
     teacher = Teacher(model, config.distill) if config.distill else None
     data = [samples(task.name, split, count) for split, count in (("train", IMAGES), ("val", VAL))]
     trainer = Trainer(model, task, *data, out, config, report, "cpu", teacher=teacher)
@@ -151,6 +165,47 @@ def troubled(rank: int, home: Path) -> dict[str, Any]:
     return told
 
 
+def stopped_in_parts(rank: int, home: Path) -> dict[str, Any]:
+    """A sharded run, and another that is stopped within a step of the optimiser and goes on in a new trainer."""
+    settings = {"accumulate": 2, "fsdp": True, "reductions": (TARGET,)}
+    told: dict[str, Any] = {}
+
+    def report(progress: Progress) -> None:
+        if progress.step == 5:
+            signal.raise_signal(signal.SIGTERM)
+
+    for name, told_of, resume in (("whole", None, False), ("stopped", report, False), ("stopped", None, True)):
+        trainer = trainer_of(home / f"parts-{name}", told_of, **settings)
+        with suppress(Stopped), trainer.stop.listening():
+            trainer.run(resume)
+        model = {key: value.clone() for key, value in trainer.bare.state_dict().items()}
+        parts = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in trainer.trained.parameters())
+        held = sum(x.numel() for entry in trainer.optimizer.state.values() for x in local(entry.values()))
+        told["resumed" if resume else name] = {"model": model, "step": trainer.step, "parts": parts, "held": held}
+    trainer = trainer_of(home / "parts-uneven", fsdp=True)
+    # one prunes, in the other no block does
+    trainer.bare.pruning = replace(trainer.bare.pruning, temperature=5.0, alpha=0.0, first_block=97 * rank)
+    loss, _, trace = trainer.model.train()(next(trainer._batches(0)))
+    loss.backward()
+    semantic = trainer.trained.madtp_guidance.semantic_tokens.grad.full_tensor()
+    pruned = any(before > after for _, before, after in trace.steps())
+    told["uneven"] = {"pruned": pruned, "semantic": semantic}
+
+    config, task = replace(CONFIG, fsdp=True), nano_task("retrieval", momentum=0.9)
+    data = [samples("retrieval", split, 5) for split in ("train", "val")]
+    try:
+        Trainer(nano("retrieval"), task, *data, home, config, None, "cpu")
+    except InputError as error:
+        told["refused"] = str(error)
+    return told
+
+
+def local(tensors: Iterable[Any]) -> Iterator[torch.Tensor]:
+    """This process's parts."""
+    for x in tensors:
+        yield x.to_local() if isinstance(x, DTensor) else x
+
+
 def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> None:
     """One of two processes; leaves its results in the folder."""
     warnings.simplefilter("error")
@@ -167,4 +222,6 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
         torch.save(answer(kind), home / f"{kind}.{rank}.pt")
     if runs == DONE:
         torch.save(troubled(rank, home), home / f"troubled.{rank}.pt")
+    if runs == PARTS:
+        torch.save(stopped_in_parts(rank, home), home / f"stopped.{rank}.pt")
     torch.distributed.destroy_process_group()

@@ -40,6 +40,7 @@ NEEDS = {
     "the .venv of a checkout",
     "several machines",
     "a running server",
+    "minutes of a machine that is left alone",
     "the rights to publish",
 }
 
@@ -56,7 +57,7 @@ _BLOCK = re.compile(
     re.M | re.S,
 )
 _MARK = re.compile(r"^<!-- (?:not run|run by)\b.*$", re.M)
-_COMMAND = re.compile(r"^(?:\$ )?(?:madtp|make|pip|python\d?|git|curl|docker|torchrun) ", re.M)
+_COMMAND = re.compile(r"^(?:\$ )?(?:madtp|make|pip|python\d?|git|curl|docker|torchrun) (?! )", re.M)
 _LINK = re.compile(r"\]\((?!\w+://)([^)#\s]+)")
 _TABLE = re.compile(r"^  (\w+\.csv) +([a-z,]+)$", re.M)  # in a page's tree: a table and its columns
 

@@ -1,12 +1,13 @@
 """The evaluation loop and calibration: every figure equals what is worked out from the traces by hand."""
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
 
-from madtp.calibration import calibrate
+from madtp.calibration import GAP, calibrate, calibrate_all
 from madtp.cost.flops import reduction
 from madtp.data.sample import Question
 from madtp.errors import InputError
@@ -291,3 +292,41 @@ def test_the_mildest_is_within_a_budget_that_the_model_cannot_fill(fresh: Any, t
     assert measure_reduction(fresh, task, ready) == pytest.approx(found.reduction)
     with pytest.raises(InputError, match="above the most"):
         calibrate(fresh, task, ready, 0.99, mildest=True)
+
+
+@pytest.mark.parametrize("many", [1, 8])
+def test_several_budgets_are_measured_once_and_stored(
+    fresh: Any, task: VqaTask, ready: list[Any], data: Any, many: int
+) -> None:
+    """Temperatures in between save what the curve says, within what a nano model's few tokens allow."""
+    tried: list[float] = []
+    found = calibrate_all(fresh, task, ready * many, (0.41, 0.51), data, tried=lambda s, _: tried.append(s))
+    curve = fresh.pruning.curve
+    assert curve is not None and (curve.data, curve.n) == (f"{data.name} {data.split}", data.n_texts)
+    assert (fresh.temperature, fresh.pruning.reduction) == (found.strength, found.reduction)
+    assert found.reduction == pytest.approx(0.51, abs=0.01) and (found.strength, found.reduction) in curve.points
+    assert len(set(tried)) == len(tried) if many == 1 else len(curve.points) < len(tried)
+    inside = [saved for _, saved in curve.points if 0.4 < saved < 0.52]
+    assert len(inside) >= 3 and max(b - a for a, b in pairwise(sorted(inside))) < GAP
+    for asked in (0.41, 0.51):
+        fresh.set_reduction(asked)
+        assert measure_reduction(fresh, task, ready) == pytest.approx(asked, abs=0.01)
+    for temperature, saved in curve.points:
+        fresh.temperature = temperature
+        assert measure_reduction(fresh, task, ready * many) == pytest.approx(saved, abs=1e-9)
+    for between in (0.43, 0.46):
+        fresh.set_reduction(between)
+        assert measure_reduction(fresh, task, ready) == pytest.approx(between, abs=0.02)
+
+
+def test_one_of_several_budgets_out_of_reach(
+    fresh: Any, task: VqaTask, ready: list[Any], data: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = fresh.pruning
+    with pytest.raises(InputError, match="above the most"):
+        calibrate_all(fresh, task, ready, (0.98, 0.5), data)
+    assert fresh.pruning == before
+    found = calibrate_all(fresh, task, ready, (0.98, 0.5), data, lenient=True)
+    assert found.reduction == pytest.approx(0.5, abs=0.01) and "left out of the curve: --reduction: 0.98" in caplog.text
+    with pytest.raises(InputError, match="above the most"):
+        calibrate_all(fresh, task, ready, (0.5, 0.98), data, lenient=True)

@@ -50,8 +50,9 @@ ROOMS: dict[str, set[str]] = {
         "soundness",
         "stop",
     },
-    "collection": BASE | SIDE | {"prune", "model", "task"},
+    "collection": BASE | SIDE | {"prune", "model", "task", "runtime"},  # its workers are processes of their own
     "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train"},
+    "tune": BASE | SIDE | {"task", "model", "recipe", "checkpoints", "train"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
     "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
@@ -73,6 +74,7 @@ ROOMS: dict[str, set[str]] = {
         "calibration",
         "view",
         "compare",
+        "tune",
         "collection",
         "page",
         "serve",
@@ -82,7 +84,7 @@ ROOMS: dict[str, set[str]] = {
 PRUNE_MAY_IMPORT = {"torch", "jaxtyping", "madtp"}
 
 # Heavy or optional: whoever only imports madtp does not wait for them, nor need them.
-NOT_ON_IMPORT = ["accelerate", "matplotlib", "datasets", "ray", "pyarrow", "gradio"]
+NOT_ON_IMPORT = ["accelerate", "matplotlib", "datasets", "ray", "pyarrow", "gradio", "optuna"]
 
 LONGEST_FILE = 300  # lines
 MAY_BE_LONGER: set[str] = set()

@@ -25,6 +25,18 @@ def two_slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return start(tmp_path_factory.mktemp("two"), processes.SLOW)
 
 
+@pytest.fixture(scope="module")
+def two_parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `two`, the model shared out to both."""
+    return start(tmp_path_factory.mktemp("parts"), processes.PARTS)
+
+
+@pytest.fixture(scope="module")
+def two_parts_slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As `two_parts`, of the slow runs."""
+    return start(tmp_path_factory.mktemp("parts"), processes.SLOW_PARTS)
+
+
 def start(folder: Path, runs: list[tuple[str, str]]) -> Path:
     """Train in two processes."""
     with socket.socket() as free:
@@ -55,6 +67,40 @@ def test_training_with_more_to_it_is_too(kind: str, run: str, two_slow: Path, tm
     compare(kind, run, two_slow, tmp_path)
 
 
+@pytest.mark.parametrize(("kind", "run"), processes.PARTS)
+def test_training_in_parts_is_too(kind: str, run: str, two_parts: Path, tmp_path: Path) -> None:
+    compare(kind, run, two_parts, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "run"), processes.SLOW_PARTS)
+def test_training_in_parts_is_too_for_every_task(kind: str, run: str, two_parts_slow: Path, tmp_path: Path) -> None:
+    """Also with gradient checkpointing and several batches a step."""
+    compare(kind, run, two_parts_slow, tmp_path)
+
+
+def test_a_run_in_parts_goes_on_as_if_never_stopped(two_parts: Path) -> None:
+    """Each process holds half; the checkpoint is whole, and like that of any run. Momentum towers cannot be shared."""
+    both = of(two_parts, "stopped")
+    for done in both:
+        assert [done[name]["step"] for name in ("whole", "stopped", "resumed")] == [6, 5, 6]
+        assert same(done["whole"]["model"], done["resumed"]["model"])
+        assert not same(done["whole"]["model"], done["stopped"]["model"])
+    assert same(both[0]["resumed"]["model"], both[1]["resumed"]["model"])
+    state = torch.load(two_parts / "parts-stopped" / "checkpoint.pt", weights_only=True)
+    total = sum(value.numel() for value in state["model"].values())
+    for done in both:
+        assert 0.4 * total < done["resumed"]["parts"] < 0.6 * total
+        assert 0.8 * total < done["resumed"]["held"] < 1.2 * total, "two moments of half of the weights"
+    assert [done["uneven"]["pruned"] for done in both] == [True, False]
+    assert torch.equal(both[0]["uneven"]["semantic"], both[1]["uneven"]["semantic"])
+    assert both[0]["uneven"]["semantic"].abs().sum() > 0
+    assert both[0]["refused"] == both[1]["refused"]
+    assert both[0]["refused"].startswith("--fsdp: momentum towers follow the whole weights")
+    sizes = [entry["exp_avg"].numel() for entry in state["optimizer"]["state"].values()]
+    assert sum(sizes) > 0.9 * total
+
+
 def compare(kind: str, run: str, two: Path, tmp_path: Path) -> None:
     """One process against each of two."""
     alone = processes.train(kind, run, tmp_path / "run", 1)
@@ -66,7 +112,7 @@ def compare(kind: str, run: str, two: Path, tmp_path: Path) -> None:
             assert done[part].keys() == alone[part].keys()
             for name, value in alone[part].items():
                 # Keys' biases change no attention: their gradient is rounding, of which Adam makes whole steps.
-                if not name.endswith(("key.bias", "qkv.bias", "k_proj.bias")):
+                if value.numel() and not name.endswith(("key.bias", "qkv.bias", "k_proj.bias")):
                     assert float((done[part][name].double() - value.double()).abs().mean()) < 3e-4, name
         assert done["metrics"] == pytest.approx(alone["metrics"], abs=1e-5)
         assert done["reduction"] == pytest.approx(alone["reduction"], abs=1e-4)
@@ -74,7 +120,7 @@ def compare(kind: str, run: str, two: Path, tmp_path: Path) -> None:
         assert both[0][name] == both[1][name], f"{name} is the same on all ranks, to the last bit"
     for name, value in both[0]["model"].items():
         assert torch.equal(value, both[1]["model"][name])
-    if processes.RUNS[run].get("reductions"):
+    if (processes.RUNS.get(run) or processes.SHARDED[run]).get("reductions"):
         assert both[0]["reduction"] == pytest.approx(processes.TARGET, abs=0.05)
         ends = [done["strengths"][-1] for done in (*both, alone)]
         assert ends == pytest.approx([ends[0]] * 3, rel=1e-4)

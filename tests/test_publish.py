@@ -10,6 +10,7 @@ import yaml
 
 import madtp
 from madtp.errors import InputError
+from madtp.model.curve import BudgetCurve
 from pipelines.stock import close, folder, pictures
 from small import KINDS, contents, nano, nano_processor
 
@@ -57,6 +58,18 @@ def test_the_card_has_the_measured_table(tmp_path: Path) -> None:
     for given in (REPORT, saved, saved / "report.json"):
         madtp.push_to_hub(madtp.load(saved), out, report=given, overwrite=True)
         assert card(out)[1] == body
+
+
+def test_the_curve_goes_along_and_stands_on_the_card(tmp_path: Path) -> None:
+    curve = BudgetCurve(((1.5, 0.211), (4.0, 0.427)), "scenes val", 13)
+    madtp.push_to_hub(madtp.load(folder("vqa", tmp_path, curve=curve)), tmp_path / "out")
+    pushed = madtp.load(tmp_path / "out")
+    pushed.set_reduction(0.427)
+    assert pushed.temperature == 4.0
+    _, body = card(tmp_path / "out")
+    assert "| 21.1% | 1.5 |\n| 42.7% | 4 |" in body and "Measured on scenes val (13 texts)" in body
+    madtp.push_to_hub(madtp.load(folder("clip", tmp_path)), tmp_path / "none")
+    assert "set_reduction" not in card(tmp_path / "none")[1]
 
 
 def test_a_pushed_model_answers_the_same(tmp_path: Path) -> None:

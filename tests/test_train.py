@@ -20,11 +20,14 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import set_seed
 from safetensors.torch import load_file
 
+from madtp import calibration
 from madtp import train as module
 from madtp.checkpoints import STATE
 from madtp.cost.budget import Found, OutOfReach
 from madtp.data.load import load_data
 from madtp.errors import InputError
+from madtp.evaluate import batches, measure_reduction
+from madtp.model.curve import BudgetCurve
 from madtp.model.load import load
 from madtp.recipe import TrainConfig, learning_rate
 from madtp.resume import LOG, load_state
@@ -264,6 +267,20 @@ def test_autocast_does_not_reach_the_thresholds() -> None:
     assert [block.threshold.dtype for block in trace.blocks if block.threshold is not None] == [torch.float32] * 5
 
 
+def test_a_model_for_several_budgets_carries_the_curve_of_its_own_weights(tmp_path: Path) -> None:
+    config = replace(CONFIG, reductions=(0.0, 0.4, 0.5), batch_size=13)
+    trainer = start(tmp_path, config, curve=BudgetCurve(((1.0, 0.1), (2.0, 0.9)), "others", 7))
+    trainer.run()
+    model = load(tmp_path)
+    curve = model.pruning.curve
+    assert curve is not None and curve.data != "others" and curve.n == trainer.val.n_texts
+    assert (model.temperature, model.pruning.reduction) in curve.points
+    some = list(batches(trainer.task, trainer.val, 64, model.device))
+    for temperature, reduction in curve.points:
+        model.temperature = temperature
+        assert measure_reduction(model, trainer.task, some) == pytest.approx(reduction, abs=1e-9)
+
+
 def test_an_impossible_reduction_is_refused_at_the_start(tmp_path: Path) -> None:
     with pytest.raises(
         InputError, match=r"0\.99 is impossible: two tokens .* would save 0\.\d+; ask for less than 0\."
@@ -344,7 +361,8 @@ def test_the_best_epoch_by_validation_is_kept(
 def test_a_model_cut_less_than_asked_for_cannot_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the target still rises, its accuracy is that of another budget."""
     scripted(monkeypatch, 0.9, 0.1)
-    monkeypatch.setattr(module, "calibrate", lambda *_, **__: Found(2.0, 0.4, ()))
+    for place in (module, calibration):
+        monkeypatch.setattr(place, "calibrate", lambda *_, **__: Found(2.0, 0.4, ()))
     trainer = start(tmp_path, replace(CONFIG, batch_size=13, reductions=(0.5,), ramp=1.0))
     trainer.run()
     assert (trainer.best["value"], trainer.best["epoch"]) == (0.1, 1)
@@ -363,7 +381,8 @@ def out_of_reach(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
             raise error
         return Found(2.0, 0.5, ())
 
-    monkeypatch.setattr(module, "calibrate", calibrate)
+    for place in (module, calibration):  # of validations, and of the start
+        monkeypatch.setattr(place, "calibrate", calibrate)
 
 
 def test_a_budget_out_of_reach_at_first_does_not_end_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

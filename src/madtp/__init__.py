@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from madtp.model.blip_retrieval import MadtpBlipForImageTextRetrieval
     from madtp.model.clip import MadtpCLIPModel
     from madtp.model.config import MadtpBlipConfig, MadtpCLIPConfig, PruneConfig
+    from madtp.model.export import export_images
     from madtp.model.features import ImageFeatures
     from madtp.model.load import load, load_processor
     from madtp.pipelines.make import pipeline
@@ -31,6 +32,7 @@ __all__ = [
     "MadtpCLIPModel",
     "PruneConfig",
     "__version__",
+    "export_images",
     "load",
     "load_processor",
     "pipeline",
@@ -48,6 +50,7 @@ _HOME = {
     "MadtpCLIPConfig": "madtp.model.config",
     "MadtpCLIPModel": "madtp.model.clip",
     "PruneConfig": "madtp.model.config",
+    "export_images": "madtp.model.export",
     "load": "madtp.model.load",
     "load_processor": "madtp.model.load",
     "pipeline": "madtp.pipelines.make",

@@ -1,19 +1,31 @@
 """The temperature that meets a reduction, found by measuring on data."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 
-from madtp.cost.budget import Found, OutOfReach, find_from_sample, find_strength
+from madtp.cost.budget import Controller, Found, OutOfReach, find_from_sample, find_strength
+from madtp.cost.curve import fill
 from madtp.cost.flops import count_dense, count_least, reduction
+from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.evaluate import evaluating, measure_reduction
 from madtp.model.config import PruneConfig
+from madtp.model.curve import BudgetCurve
 from madtp.model.shape import shape_of
 from madtp.prune import METHODS
 from madtp.task.base import Batch, Task
+
+logger = logging.getLogger(__name__)
+
+GAP, MOST_BETWEEN = 0.08, 16  # of a curve: reduction between neighbours, and measurements to come to that
+
+Known = dict[int, dict[float, float]]
+"""What is measured already: by number of batches, strength -> reduction."""
 
 
 def check_reach(model: Any, task: Task, some: Sequence[Batch], target: float) -> None:
@@ -48,6 +60,7 @@ def calibrate(
     tolerance: float = 0.003,
     mildest: bool = False,
     tried: Callable[[float, float], None] | None = None,
+    known: Known | None = None,
 ) -> Found:
     """Set the model's temperature to the one whose measured reduction on `some` batches meets `target`.
 
@@ -61,6 +74,7 @@ def calibrate(
         tolerance: absolute, on the reduction.
         mildest: see `find_strength`.
         tried: told every temperature and what it measured, for a progress bar.
+        known: measured on these batches before, and not again; what is measured now is added.
 
     Raises:
         InputError: the target cannot be reached; says what can. After any error the settings are as before.
@@ -69,14 +83,7 @@ def calibrate(
     method = METHODS[before.method]
 
     def on(part: Sequence[Batch]) -> Callable[[float], float]:
-        def measure(strength: float) -> float:
-            model.temperature = strength
-            value = measure_reduction(model, task, part)
-            if tried is not None:
-                tried(strength, value)
-            return value
-
-        return measure
+        return _measuring(model, task, part, {} if known is None else known.setdefault(len(part), {}), tried)
 
     low, high = method.bounds
     measure, sample = on(some), on(some[: len(some) // 8]) if len(some) >= 8 else None
@@ -99,3 +106,107 @@ def calibrate(
         raise
     model.pruning = PruneConfig(**{**before.to_dict(), "temperature": found.strength, "reduction": found.reduction})
     return found
+
+
+def first_controllers(
+    model: Any, task: Task, some: Sequence[Batch], reductions: Sequence[float], ramp: int
+) -> list[Controller | None]:
+    """What steers the temperature to each budget, from a mild one that is met before any training; None = dense.
+
+    Args:
+        model, task, some: as for `calibrate`.
+        reductions: the budgets; 0 = dense.
+        ramp: steps over which a target rises to its budget.
+
+    Raises:
+        InputError: a reduction that no temperature could reach.
+    """
+    if reductions:
+        check_reach(model, task, some[:1], max(reductions))
+    controllers: list[Controller | None] = []
+    for target in reductions:
+        if target == 0:
+            controllers.append(None)
+            continue
+        start = min(target, 0.3)
+        try:
+            found = calibrate(model, task, some, start, tolerance=0.02)
+        except OutOfReach:  # the mildest this model can do is more than that
+            start = target
+            try:
+                found = calibrate(model, task, some, target, tolerance=0.02)
+            except OutOfReach as error:  # training may bring it within
+                found = error.nearest
+        bounds = METHODS[model.pruning.method].bounds
+        controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
+    return controllers
+
+
+def _measuring(
+    model: Any,
+    task: Task,
+    part: Sequence[Batch],
+    values: dict[float, float],
+    tried: Callable[[float, float], None] | None,
+) -> Callable[[float], float]:
+    """Strength -> reduction measured on these batches, each once."""
+
+    def measure(strength: float) -> float:
+        if strength not in values:
+            model.temperature = strength
+            values[strength] = measure_reduction(model, task, part)
+            if tried is not None:
+                tried(strength, values[strength])
+        return values[strength]
+
+    return measure
+
+
+def calibrate_all(
+    model: Any,
+    task: Task,
+    some: Sequence[Batch],
+    targets: Sequence[float],
+    data: Data[Any],
+    *,
+    near: float | None = None,
+    lenient: bool = False,
+    tried: Callable[[float, float], None] | None = None,
+) -> Found:
+    """`calibrate` for each target in turn, and store all that was measured with the model, as its curve.
+
+    Between the budgets more is measured, until neighbours differ by less than `GAP`. A single target makes no curve.
+
+    Args:
+        model, task, some, tried: as for `calibrate`; where a model cannot save as little, its mildest is taken.
+        targets: reductions in (0, 1); the model is left at the last.
+        data: where the batches are from, for the curve's account.
+        near: of a single target, look around this temperature first.
+        lenient: one that cannot be reached, unless it is the last, is left out with a warning.
+
+    Raises:
+        InputError: one cannot be reached. After any error the settings are as before.
+    """
+    if len(targets) == 1:
+        return calibrate(model, task, some, targets[0], near=near, mildest=True, tried=tried)
+    before = model.pruning
+    known: Known = {}
+    reached: list[Found] = []
+    try:
+        for i, target in enumerate(targets):
+            try:
+                reached.append(calibrate(model, task, some, target, mildest=True, tried=tried, known=known))
+            except OutOfReach as error:
+                if not lenient or i + 1 == len(targets):
+                    raise
+                logger.warning("left out of the curve: %s", error)
+        last, whole = model.pruning, known[len(some)]
+        ends = min(found.strength for found in reached), max(found.strength for found in reached)
+        between = {strength: value for strength, value in whole.items() if ends[0] <= strength <= ends[1]}
+        fill(_measuring(model, task, some, whole, tried), between, gap=GAP, most=MOST_BETWEEN)
+    except BaseException:
+        model.pruning = before
+        raise
+    curve = BudgetCurve(tuple(sorted(whole.items())), f"{data.name} {data.split}", data.n_texts)
+    model.pruning = replace(last, curve=curve)
+    return reached[-1]

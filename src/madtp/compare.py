@@ -235,16 +235,21 @@ class Comparison:
         return best.to(self.device).eval(), {"train_seconds": seconds, "best_epoch": run.best.get("epoch")}
 
 
-def check_settings(out: Path, settings: dict[str, Any]) -> None:
+def check_settings(out: Path, settings: dict[str, Any], what: str = "a comparison") -> None:
     """Begin a comparison in `out`, or go on with the one that is there.
 
+    Args:
+        out: its folder.
+        settings: that all its rows share.
+        what: it is called.
+
     Raises:
-        InputError: `out` holds a comparison with other settings, or something else.
+        InputError: `out` holds one with other settings, or something else.
     """
     path = out / SETTINGS
     if not path.is_file():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError("holds something else than a comparison", out, "choose another --out")
+            raise InputError(f"holds something else than {what}", out, "choose another --out")
         write_json(path, settings)
         return
     try:

@@ -76,6 +76,7 @@ def _write(model: Any, processor: Any, report: Mapping[str, Any] | None, folder:
         "method": settings.method,
         "temperature": settings.temperature,
         "reduction": settings.reduction,
+        "curve": None if settings.curve is None else settings.curve.to_dict(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
     }
     text = model_card(name, facts, report)

@@ -37,6 +37,8 @@ class TrainConfig:
         tag_epochs: first epochs in which the image tower trains alone, on the tagging loss; for towers from scratch.
         ramp: share of the steps over which the target rises to it.
         distill: weight of the distance to the dense model that a compression starts from; 0 = it is let go.
+        gradient_checkpointing: keep the blocks' inputs alone for backward and run the blocks again there.
+        fsdp: share weights, gradients and optimiser state out to the processes.
     """
 
     epochs: int = 10
@@ -60,6 +62,8 @@ class TrainConfig:
     tag_epochs: int = 0
     ramp: float = 0.3
     distill: float = 0.0
+    gradient_checkpointing: bool = False
+    fsdp: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate", "eval_every", "save_every", "keep", "bad_steps"):
@@ -76,13 +80,22 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run is, for a display."""
+    """Where a run is: after a step, or after a validation.
+
+    Attributes:
+        step, steps: done, and to do in all.
+        epoch: from 0.
+        loss: of the step; NaN after a validation.
+        note: for a display.
+        value: after a validation, the task's main metric, the mean over the budgets.
+    """
 
     step: int
     steps: int
     epoch: int
     loss: float
     note: str = ""
+    value: float | None = None
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -97,8 +110,12 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
 def make_optimizer(parameters: Mapping[str, Any], config: TrainConfig) -> torch.optim.Optimizer:
     """AdamW over parameters by name; weight decay on matrices alone."""
     plain = {n for n, p in parameters.items() if p.ndim < 2 or "position_embedding" in n or "class_embedding" in n}
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": [p for n, p in parameters.items() if n not in plain], "weight_decay": config.weight_decay},
         {"params": [p for n, p in parameters.items() if n in plain], "weight_decay": 0.0},
     ]
+    if config.fsdp:  # no kernel takes parts and whole tensors at once, and those without a dimension are whole
+        some, numbers = ([p for p in groups[1]["params"] if bool(p.ndim) is shared] for shared in (True, False))
+        groups[1]["params"] = some
+        groups += [{"params": numbers, "weight_decay": 0.0}] if numbers else []
     return torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=True)

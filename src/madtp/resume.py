@@ -13,12 +13,19 @@ from madtp.cost.budget import Controller
 from madtp.errors import InputError
 from madtp.files import atomic_write
 from madtp.task.gather import largest, mean_of, together
+from madtp.task.sharded import gather_optimizer, gather_weights, part_of, scatter_optimizer, scatter_weights, whole
 
 if TYPE_CHECKING:
     from madtp.train import Trainer
 
 LOG = "log.jsonl"
-FREE = {"save_every", "keep", "workers", "bad_steps"}  # settings that a resumed run may have otherwise
+FREE = {
+    "save_every",
+    "keep",
+    "workers",
+    "bad_steps",
+    "gradient_checkpointing",
+}  # settings that a resumed run may have otherwise
 
 
 def random_states() -> dict[str, Any]:
@@ -54,7 +61,8 @@ def save_state(run: "Trainer") -> None:
     """
     scaler, several = run.accelerator.scaler, run.place[1] > 1
     drawn, ids = together([random_states()]), [name for part in together([run.bad.ids]) for name in part]
-    gradients = _gradients(run)
+    gradients, optimizer = _gradients(run), gather_optimizer(run.optimizer)
+    gather_weights(run.bare, run.trained)
     if not run.accelerator.is_main_process:
         return
     state = {
@@ -63,7 +71,7 @@ def save_state(run: "Trainer") -> None:
         "model": run.bare.state_dict(),
         "helper": None if run.helper is None else run.helper.state_dict(),
         "pruning": run.bare.pruning.to_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": optimizer,
         "scaler": None if scaler is None else scaler.state_dict(),
         "random": drawn if several else drawn[0],  # of every process
         "controllers": [None if controller is None else asdict(controller) for controller in run.controllers],
@@ -81,8 +89,14 @@ def _gradients(run: "Trainer") -> dict[str, Any]:
     if run.place[1] == 1 or run.accelerator.sync_gradients:
         return {name: p.grad for name, p in trained if p.grad is not None}
     there = largest([p.grad is not None for _, p in trained], run.accelerator.device)  # anywhere
-    parts = [(name, p.new_zeros(p.shape) if p.grad is None else p.grad) for name, p in trained]
-    return {name: mean_of(part) for (name, part), some in zip(parts, there, strict=True) if some}
+    return {name: _mean_gradient(p) for (name, p), some in zip(trained, there, strict=True) if some}
+
+
+def _mean_gradient(p: Any) -> torch.Tensor:
+    if p.grad is None:
+        return mean_of(p.new_zeros(p.shape))
+    mean = whole(p.grad)  # what is sharded is the mean already
+    return mean_of(mean) if mean is p.grad else mean
 
 
 def load_state(run: "Trainer") -> None:
@@ -94,19 +108,20 @@ def load_state(run: "Trainer") -> None:
     path = run.out / checkpoints.STATE
     state = checkpoints.read(run.out)
     mine, theirs = {**asdict(run.config), **run.source}, state["config"]
-    theirs.setdefault("processes", 1)
+    theirs |= {"processes": theirs.get("processes", 1), "fsdp": theirs.get("fsdp", False)}
     other = sorted(key for key in mine if mine[key] != theirs.get(key) and key not in FREE)
     if other:
         said = ", ".join(f"{key} {theirs.get(key)!r} -> {mine[key]!r}" for key in other)
         raise InputError(f"settings differ from the checkpoint's: {said}", path, "resume with the same settings")
     try:
         run.bare.load_state_dict(state["model"])
+        scatter_weights(run.bare, run.trained)
         if run.helper is not None:
             run.helper.load_state_dict(state["helper"])
     except RuntimeError as error:
         raise InputError("is of a model of other sizes", path, "resume with the same settings") from error
     run.bare.config.madtp = state["pruning"]
-    run.optimizer.load_state_dict(state["optimizer"])
+    run.optimizer.load_state_dict(scatter_optimizer(run.optimizer, state["optimizer"]))
     if run.accelerator.scaler is not None and state.get("scaler"):
         run.accelerator.scaler.load_state_dict(state["scaler"])
     rank, drawn = run.place[0], state["random"]
@@ -119,7 +134,7 @@ def load_state(run: "Trainer") -> None:
     run.accelerator.step = run.step  # where in an accumulated step
     for name, parameter in run.named_parameters():
         if name in state["gradients"]:
-            parameter.grad = state["gradients"][name].to(parameter.device)
+            parameter.grad = part_of(state["gradients"][name], parameter.detach())
     log = run.out / LOG
     if log.is_file() and not rank:  # lines past the checkpoint will be written again
         lines = log.read_text(encoding="utf-8").splitlines()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from madtp.calibration import calibrate, check_reach
+from madtp.calibration import calibrate, calibrate_all, first_controllers
 from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
 from madtp.data.faults import Faults
@@ -18,7 +18,6 @@ from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, evaluate, to_device
 from madtp.files import append_line
 from madtp.model.load import load
-from madtp.prune import METHODS
 from madtp.recipe import Progress, TrainConfig, learning_rate, make_optimizer
 from madtp.resume import LOG, load_state, random_states, save_state, set_random_states
 from madtp.soundness import Bad
@@ -26,6 +25,7 @@ from madtp.stop import Stop, Stopped, deaf
 from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
 from madtp.task.gather import averages, gather, largest, together
+from madtp.task.sharded import apart, clip_parts, gather_weights, shard
 from madtp.task.step import SPREAD, TrainingStep, order_of_epoch, prepared, steps_of_epoch, write_model
 from madtp.task.tolerant import everywhere, stream
 
@@ -34,7 +34,7 @@ class Trainer:
     """One run: `Trainer(...).run()`, in one process or in each of several (torchrun), which then share `out`.
 
     Args:
-        model: to train, in place.
+        model: to train, in place; sharded (`config.fsdp`), it takes over what was trained at every validation.
         task: loss, batching, metric.
         train, val: splits; the best model is chosen on `val`.
         out: folder for the model, its processor, `log.jsonl` and the checkpoint.
@@ -46,6 +46,8 @@ class Trainer:
         faults: what to do about samples that cannot be read; None = the first stops the run.
 
     Attributes:
+        bare: the model, whole.
+        trained: what steps train: the model, or its sharded copy.
         stop: whether the run is to stop, in all processes; it then writes its checkpoint and raises `Stopped`.
         bad: steps that were left out.
     """
@@ -83,15 +85,20 @@ class Trainer:
         self.place = self.accelerator.process_index, self.accelerator.num_processes
         self.stop = Stop(self._agree if self.place[1] > 1 else None)
         self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
-        self.helper = task.helper(model, config.seed, self.per_epoch)
-        if self.helper is not None:
+        if config.gradient_checkpointing:
+            model.checkpoint_blocks()
+        self.bare = model
+        self.trained = apart(self.accelerator, model) if config.fsdp else model
+        self.helper = task.helper(self.trained, config.seed, self.per_epoch)
+        if self.helper is not None and not config.fsdp:
             self.helper.to(self.accelerator.device)
         self.teacher = teacher
         if teacher is not None:
             teacher.to(self.accelerator.device)
-        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(self._trained(model), config))
-        self.model = prepared(self.accelerator, TrainingStep(model, task, self.helper, teacher))
-        self.bare = model
+        step = TrainingStep(self.trained, task, self.helper, teacher)
+        self.model = (shard if config.fsdp else prepared)(self.accelerator, step)
+        self.bare.to(self.accelerator.device)
+        self.optimizer = self.accelerator.prepare_optimizer(make_optimizer(dict(self.named_parameters()), config))
         self.steps = self.per_epoch * config.epochs
         self.val = val[: config.val_images] if config.val_images else val
         self.val_batches = self._some(self.val[:200]) if config.reductions else []
@@ -109,15 +116,13 @@ class Trainer:
     def _agree(self, number: int) -> int:
         return largest([number], self.accelerator.device)[0]
 
-    def _trained(self, model: Any) -> dict[str, Any]:
-        mine = dict(model.named_parameters())
-        beside = {} if self.helper is None else dict(self.helper.named_parameters())
-        seen = {id(p) for p in mine.values()}  # the model's own may be among them
-        return mine | {f"helper.{n}": p for n, p in beside.items() if p.requires_grad and id(p) not in seen}
-
     def named_parameters(self) -> list[tuple[str, Any]]:
         """All that is trained: the model's parameters, and what the task trains beside it."""
-        return list(self._trained(self.bare).items())
+        mine = dict(self.trained.named_parameters())
+        beside = {} if self.helper is None else dict(self.helper.named_parameters())
+        seen = {id(p) for p in mine.values()}  # the model's own may be among them
+        mine |= {f"helper.{n}": p for n, p in beside.items() if p.requires_grad and id(p) not in seen}
+        return list(mine.items())
 
     def run(self, resume: bool = False) -> Evaluation:
         """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.
@@ -167,25 +172,9 @@ class Trainer:
             InputError: a picture cannot be read; a reduction that no temperature could reach.
         """
         self.prepared = True
-        some = self._some(self.train[:128])
-        if self.config.reductions:
-            check_reach(self.bare, self.task, some[:1], max(self.config.reductions))
-        for target in self.config.reductions:
-            if target == 0:
-                self.controllers.append(None)
-                continue
-            start = min(target, 0.3)
-            try:
-                found = calibrate(self.bare, self.task, some, start, tolerance=0.02)
-            except OutOfReach:  # the mildest this model can do is more than that
-                start = target
-                try:
-                    found = calibrate(self.bare, self.task, some, target, tolerance=0.02)
-                except OutOfReach as error:  # training may bring it within
-                    found = error.nearest
-            bounds = METHODS[self.bare.pruning.method].bounds
-            ramp = int(self.config.ramp * self.steps / len(self.config.reductions))
-            self.controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
+        some, budgets = self._some(self.train[:128]), self.config.reductions
+        ramp = int(self.config.ramp * self.steps / max(1, len(budgets)))
+        self.controllers = first_controllers(self.bare, self.task, some, budgets, ramp)
 
     def _some(self, data: Data[Any]) -> list[dict[str, Any]]:
         return list(batches(self.task, data, 64, self.bare.device, self.faults))
@@ -202,6 +191,8 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         self.model.train()
+        if self.trained is not self.bare:
+            self.bare.cpu()  # until it is asked for
         for batch in self._batches(epoch):
             self._step(epoch, batch)
             # the last of an epoch is saved after its validation
@@ -226,7 +217,7 @@ class Trainer:
             self.accelerator.backward(loss)
             left_out = False
             if self.accelerator.sync_gradients:
-                norm = float(self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.clip))
+                norm = self._clip()
                 left_out = self.bad.leave_out(norm, self.step + 1, self.config.bad_steps, self._tell)
             if not left_out or self.accelerator.scaler is not None:  # a scaler leaves it out too, and learns from it
                 self.optimizer.step()
@@ -244,6 +235,12 @@ class Trainer:
             note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
             self.report(Progress(self.step, self.steps, epoch, value, note))
 
+    def _clip(self) -> float:
+        """Clip the gradient of the model; its norm before."""
+        if self.trained is self.bare:
+            return float(self.accelerator.clip_grad_norm_(self.bare.parameters(), self.config.clip))
+        return clip_parts([p for _, p in self.named_parameters()], self.trained.parameters(), self.config.clip)
+
     def _tell(self, line: dict[str, Any]) -> None:
         """Of a step that is left out; it was of the samples of all processes."""
         samples = [name for part in together([line["samples"]]) for name in part]
@@ -251,6 +248,8 @@ class Trainer:
 
     def _validate(self, epoch: int, seconds: float) -> None:
         """Evaluate at every budget; the mean decides which epoch's model is kept."""
+        gather_weights(self.bare, self.trained)
+        self.bare.to(self.accelerator.device)
         results, met = [], True
         for controller in self.controllers or [None]:
             if controller is not None:
@@ -269,7 +268,7 @@ class Trainer:
         value = sum(result.metrics[self.task.higher_is_better] for result in results) / len(results)
         if self.report is not None:
             note = f"validation {self.task.higher_is_better} {100 * value:.2f}%"
-            self.report(Progress(self.step, self.steps, epoch, float("nan"), note))
+            self.report(Progress(self.step, self.steps, epoch, float("nan"), note, value))
         # A model cut less than asked for while the target still rises must not win.
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):
@@ -278,11 +277,10 @@ class Trainer:
 
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
-        if any(self.config.reductions):  # one that saves more, where the model cannot save as little
+        if targets := list(filter(None, self.config.reductions)):  # one that saves more, where it cannot save as little
             # from where validation found it, not from the file's: a run killed right here does the same again
             near = self.best.get("temperature", best.temperature)
-            some, target = self._some(self.val), self.config.reductions[-1]
-            calibrate(best, self.task, some, target, near=near, mildest=True)
+            calibrate_all(best, self.task, self._some(self.val), targets, self.val, near=near, lenient=True)
             write_model(self.accelerator, best, self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)

@@ -149,8 +149,10 @@ def test_calibrate(method: str, madtp: Run, model: Path, data: Path, tmp_path: P
     command = ("calibrate", "--model", model, "--data", data, "--reduction", 0.47, "--out", out, "--method", method)
     result = object_of(madtp(*command, "--json"))
     assert set(result) == {
-        "task", "split", "n", "method", "temperature", "reduction_asked", "reduction", "tried", "out", "skipped",
+        "task", "split", "n", "method", "temperature", "reduction_asked", "reduction", "tried", "curve", "out",
+        "skipped",
     }  # fmt: skip
+    assert result["curve"] is None
     assert result["reduction"] == pytest.approx(0.47, abs=0.02) and result["method"] == method
     assert [result["temperature"], result["reduction"]] in result["tried"]
     made = load(out)
@@ -159,6 +161,23 @@ def test_calibrate(method: str, madtp: Run, model: Path, data: Path, tmp_path: P
     assert all(torch.equal(value, theirs[name]) for name, value in made.state_dict().items())
     again = object_of(madtp("flops", "--model", out, "--data", data, "--limit", 200, "--json"))
     assert again["gflops"]["reduction"] == pytest.approx(result["reduction"], abs=1e-9)
+
+
+def test_calibrating_several_budgets_stores_a_curve(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = ("calibrate", "--model", model, "--data", data, "--reduction", "0,0.43,0.49", "--out", out)
+    result = object_of(madtp(*command, "--json"))
+    made = load(out)
+    assert made.pruning.curve is not None and made.pruning.curve.to_dict() == result["curve"]
+    assert result["curve"]["n"] == result["n"] and result["curve"]["data"].endswith(" val")
+    assert result["reduction_asked"] == 0.49 and made.temperature == result["temperature"]
+    assert [result["temperature"], result["reduction"]] in result["curve"]["points"]
+    made.set_reduction(0.46)
+    assert min(result["curve"]["points"])[0] < made.temperature < result["temperature"]
+    one = ("calibrate", "--model", out, "--data", data, "--reduction", 0.47, "--out", tmp_path / "one", "--json")
+    assert object_of(madtp(*one))["curve"] == result["curve"], "another temperature of the same weights"
+    other = object_of(madtp(*one, "--method", "class_attention", "--overwrite"))
+    assert other["curve"] is None and load(tmp_path / "one").pruning.curve is None
 
 
 def test_calibrating_in_half_precision_changes_no_weight(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from cli.conftest import Ended, Run
+from madtp.model.curve import BudgetCurve
 from madtp.model.save import save_model
-from small import contents, nano, nano_task, samples
+from small import contents, model_folder, nano, nano_task, samples
 
 
 @pytest.fixture
@@ -68,6 +69,16 @@ def test_a_reduction_is_found_for_the_example_or_on_data(
     assert told["temperature"] == found["temperature"]
     page = (tmp_path / "data" / "view.html").read_text()
     assert f"saves {found['reduction']:.3f} on" in page
+
+
+def test_a_reduction_is_read_off_the_curve_of_a_model_that_has_one(madtp: Run, picture: Path, tmp_path: Path) -> None:
+    curve = BudgetCurve(((1.0, 0.2), (4.0, 0.4)), "scenes val", 13)
+    model = model_folder(tmp_path / "model", temperature=8.0, curve=curve)
+    one = ("view", "--model", model, "--image", picture, "--text", "is there a red circle?", "--out", tmp_path / "v")
+    told = object_of(madtp(*one, "--reduction", 0.3, "--json"))
+    assert told["temperature_from"] == "curve" and told["temperature"] == pytest.approx(2.0)
+    assert "by the model&#x27;s curve, measured on scenes val" in (tmp_path / "v" / "view.html").read_text()
+    assert "outside of the measured range" in madtp(*one, "--reduction", 0.6, "--overwrite").wrong()
 
 
 def test_where_pruning_costs_an_answer(madtp: Run, tmp_path: Path) -> None:

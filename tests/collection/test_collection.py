@@ -1,6 +1,7 @@
 """Answers about collections in one process: every form and task, what is wrong, and jobs that were stopped."""
 
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import torch
 
 from collection.conftest import BROKEN, answers, errors, png, write_shards
 from madtp.collection.inputs import find_inputs
-from madtp.collection.job import PARTS, Job
+from madtp.collection.job import PARTS, Job, make_plan
 from madtp.collection.run import run
 from madtp.data.images import ImageFile
 from madtp.data.sample import CaptionSample, Question, VqaSample
@@ -147,6 +148,7 @@ def test_a_stopped_job_does_what_is_missing_and_nothing_twice(job: Jobs, tmp_pat
     assert answers(broken.out) == answers(whole.out) and errors(broken.out) == errors(whole.out)
     assert not list(broken.out.rglob("*.part"))
     kept = contents(broken.out)
+    assert make_plan(broken, find_inputs(str(data), broken.part_size)).inputs == (), "nothing is read again"
     assert run(broken, str(data))["parts"] == 0
     assert contents(broken.out) == kept
 
@@ -185,6 +187,21 @@ def test_another_job_is_refused(job: Jobs, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds something else"):
         run(replace(mine, out=tmp_path / "other"), str(data))
     assert contents(mine.out) == kept
+
+
+def test_nothing_is_sorted(job: Jobs, tmp_path: Path) -> None:
+    """Rows lie in the order of the tar, which is no order of names or sizes, whatever the batches."""
+    names = ["q", "b", "x", "a", "m", "c", "z"]
+    (tmp_path / "data").mkdir()
+    with tarfile.open(tmp_path / "data" / "0.tar", "w") as tar:
+        for k, name in enumerate(names):
+            file = tmp_path / f"{name}.png"
+            file.write_bytes(png(k))
+            tar.add(file, file.name)
+    mine = job("caption", "caption", beams=1)
+    run(mine, str(tmp_path / "data"))
+    read = [pq.read_table(mine.out / PARTS / part).column("id").to_pylist() for part in parts(mine.out)]
+    assert read == [[f"0/{name}" for name in some] for some in (names[:5], names[5:])]
 
 
 def test_what_a_collection_is(tmp_path: Path) -> None:

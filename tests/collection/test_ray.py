@@ -16,6 +16,7 @@ import pytest
 from collection.conftest import answers, errors, write_shards
 from madtp.collection.job import PARTS, Job
 from madtp.collection.run import Cluster, run
+from madtp.errors import InputError
 
 pytestmark = [
     # Ray's own: deprecated settings that its constructor sets, and what its processes leave open.
@@ -47,6 +48,22 @@ def test_ray_gives_what_one_process_gives(job: Jobs, tmp_path: Path) -> None:
     assert run(local, str(data), engine="ray")["parts"] == 1, "either goes on where the other stopped"
     assert answers(mine.out) == answers(local.out) and errors(mine.out) == errors(local.out)
     assert run(mine, str(data), engine="ray")["parts"] == 0, "nothing left, no cluster asked for"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:9", "ray://127.0.0.1:9", "127.0.0.1:99999"])
+def test_an_address_where_nobody_listens(address: str, job: Jobs, tmp_path: Path) -> None:
+    mine, data = job("caption", "caption", beams=1), str(write_shards(tmp_path / "data", 1, 2))
+    with pytest.raises(InputError, match="--address: no Ray cluster answers; start one"):
+        run(mine, data, engine="ray", cluster=Cluster(address))
+    assert not (mine.out / PARTS).exists()
+
+
+@pytest.mark.slow
+def test_a_cluster_without_room_for_a_model(job: Jobs, tmp_path: Path) -> None:
+    mine, data = job("caption", "caption", beams=1), str(write_shards(tmp_path / "data", 1, 2))
+    with pytest.raises(InputError, match="has no room for a model on 5003 cores"):
+        run(replace(mine, threads=5003), data, engine="ray")
+    assert not (mine.out / PARTS).exists()
 
 
 CLUSTER = """

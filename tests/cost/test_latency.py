@@ -58,3 +58,15 @@ def test_speedup_is_the_median_of_the_pairs_ratios() -> None:
     assert Paired((2.0, 4.0, 30.0), (1.0, 4.0, 2.0)).speedup == 2.0
     assert Paired((2.0, 4.0, 40.0), (4.0, 2.0, 10.0)).speedup == 2.0
     assert Paired((1.0, 10.0, 100.0), (2.0, 20.0, 10.0)).speedup == 0.5
+
+
+def test_every_pair_may_have_other_work() -> None:
+    seen: list[tuple[str, int]] = []
+    now = 0
+
+    def renew() -> None:
+        nonlocal now
+        now += 1
+
+    time_pairs(lambda: seen.append(("a", now)), lambda: seen.append(("b", now)), pairs=3, warmup=2, before=renew)
+    assert seen == [(name, i) for i in range(1, 6) for name in "ab"]

@@ -8,7 +8,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from madtp.model.linear import FastLinear, hasten, linear, pack_weights, packable, unpack_weights
+from madtp.cost.memory import peak_bytes
+from madtp.model.linear import (
+    PART,
+    FastLinear,
+    hasten,
+    in_parts,
+    linear,
+    pack_weights,
+    packable,
+    spare_rows,
+    unpack_weights,
+)
 from small import nano_model
 
 
@@ -106,3 +117,35 @@ def test_a_model_lets_go_when_its_weights_may_change() -> None:
     model.eval().pack_weights()
     model.to(torch.float64)
     assert packed() == 0
+
+
+@pytest.mark.parametrize("rows", [0, 7, PART, PART + 1, 2 * PART + 13])
+def test_parts_are_the_whole(rows: int) -> None:
+    torch.manual_seed(5)
+    values = torch.randn(rows, 3)
+    inner, outer = torch.randn(3, 53), torch.randn(53, 3)
+
+    def work(part: Tensor) -> Tensor:
+        return part + (part @ inner).relu() @ outer
+
+    with torch.no_grad():
+        torch.testing.assert_close(in_parts(work, values), work(values), atol=1e-4, rtol=0)
+        # what lies between is that of one part, however many rows there are
+        between = min(rows, PART) * 4 * (2 * 53 + 2 * 3)
+        assert peak_bytes(lambda: in_parts(work, values)) <= values.nbytes + between
+    values.requires_grad_(True)
+    with torch.enable_grad():
+        assert in_parts(work, values).requires_grad
+
+
+def test_few_numbers_of_rows() -> None:
+    made = {rows + spare_rows(rows) for rows in range(1, PART + 1)}
+    assert len(made) <= 64 and max(made) == PART
+    for rows in range(1, 3 * PART):
+        assert 0 <= spare_rows(rows) <= max(7 * (8 < rows < 64), rows / 8)
+    layer = FastLinear(3, 5).eval()
+    with torch.no_grad():
+        for rows in (1, 7, 9, 63, 65, 257, PART - 1, PART + 1):
+            x = torch.randn(rows, 3)
+            assert layer(x).shape == (rows, 5)
+            torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from madtp.cost.curve import Curve
 from madtp.errors import InputError
 from madtp.evaluate import batches, measure_reduction
 from madtp.page import fragments
-from madtp.page.curve import Curve
 from madtp.page.explore import Explorer
 from madtp.page.samples import write_samples
 from small import KINDS, nano, nano_task, samples

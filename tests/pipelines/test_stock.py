@@ -11,6 +11,7 @@ import transformers
 from transformers import Trainer, TrainingArguments
 
 import madtp
+from madtp.model.curve import BudgetCurve
 from madtp.model.features import ImageFeatures
 from madtp.model.shape import class_of
 from pipelines.stock import LABELS, TEMPERATURE, close, folder, pictures
@@ -146,7 +147,8 @@ def trainer(kind: str, out: Path, model: Any = None, **options: Any) -> Trainer:
         "use_cpu": True, "remove_unused_columns": False, "disable_tqdm": True, "report_to": [], "save_steps": 2,
         **options,
     }  # fmt: skip
-    model = nano(kind, temperature=TEMPERATURE) if model is None else model
+    curve = BudgetCurve(((TEMPERATURE, 0.4),), "scenes val", 13)
+    model = nano(kind, temperature=TEMPERATURE, curve=curve) if model is None else model
     data = rows()
     return Trainer(
         model=model,
@@ -167,6 +169,7 @@ def test_the_stock_trainer_trains_saves_and_judges(kind: str, tmp_path: Path) ->
     assert all(hasattr(part, "shape") for part in (predicted if isinstance(predicted, tuple) else [predicted]))
     loaded = madtp.load(tmp_path / "checkpoint-2")
     assert loaded.temperature == TEMPERATURE
+    assert loaded.pruning.curve is None, "it was that of other weights"
     theirs = run.model.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in loaded.state_dict().items())
 

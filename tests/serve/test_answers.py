@@ -8,6 +8,7 @@ import pytest
 
 import madtp
 from madtp.errors import InputError
+from madtp.model.curve import BudgetCurve
 from madtp.serve.app import build_app
 from madtp.serve.engine import Engine, measure
 from pipelines.stock import LABELS, QUESTION, STATEMENT, close, pictures
@@ -119,7 +120,8 @@ def test_each_request_at_its_own_budget() -> None:
     (budget,) = measure(model, words, samples("vqa", "val", 5), [0.5])
     assert model.pruning == before and abs(budget.reduction - 0.5) < 0.02
     own = Engine(model, words, [budget])
-    assert [own.pick(asked) for asked in (None, 0, 0.1, REDUCTION, 0.47, 0.5)] == [0, 1, 0, 0, 2, 2]
+    picked = [own.budgets.index(own.pick(asked)) for asked in (None, 0, 0.1, REDUCTION, 0.47, 0.5)]
+    assert picked == [0, 1, 0, 0, 2, 2]
     with pytest.raises(InputError, match="is more than this server has measured"):
         own.pick(0.9)
 
@@ -139,3 +141,35 @@ def test_each_request_at_its_own_budget() -> None:
         assert said == [one["answer"] for (one,) in pipe(pictures()[1], PIPE_TEXTS)]
     assert dense.json()["answers"][0]["gflops"]["reduction"] == 0
     assert [one["reduction"] for one in health["budgets"]] == [REDUCTION, 0, budget.reduction]
+
+
+def test_budgets_are_read_off_the_curve_of_a_model_that_has_one() -> None:
+    """No data at the start; what lies between two measured points comes by whole hundredths."""
+    words = nano_processor("vqa")
+    curve = BudgetCurve(((1.0, 0.2), (4.0, 0.4), (16.0, 0.6)), "scenes val", 13)
+    own = Engine(nano("vqa", temperature=8.0, reduction=REDUCTION, curve=curve), words)
+    assert own.most == 0.6
+    picked = {asked: own.pick(asked) for asked in (0, 0.1, 0.2, 0.293, 0.3, 0.425, 0.6, 0.603)}
+    assert [one.source for one in picked.values()] == ["dense", *["curve"] * 4, "model", "curve", "curve"]
+    read = {asked: one.pruning.temperature for asked, one in picked.items()}
+    assert (read[0], read[0.1], read[0.2], read[0.425], read[0.6], read[0.603]) == (None, 1.0, 1.0, 8.0, 16.0, 16.0)
+    assert picked[0.293] == picked[0.3] and picked[0.3].reduction == 0.3, "so that they run together"
+    assert read[0.3] == pytest.approx(2.0)
+    with pytest.raises(InputError, match=r"is more than this server has measured; at most 0\.600"):
+        own.pick(0.61)
+
+    async def main() -> Any:
+        async with client(build_app(own, "vqa")) as asked:
+            reply = await asked.post("/v1/vqa", files=files(1), data={"question": PIPE_TEXTS, "reduction": "0.3"})
+            return reply.json(), (await asked.get("/health")).json()
+
+    reply, health = asyncio.run(main())
+    assert reply["budget"] == {"temperature": read[0.3], "reduction": 0.3, "source": "curve"}
+    pipe = madtp.pipeline(None, nano("vqa", curve=curve), words)
+    pipe.model.set_reduction(0.3)
+    said = [one["text"] for one in reply["answers"]]
+    assert said == [one["answer"] for (one,) in pipe(pictures()[1], PIPE_TEXTS)]
+    sources = [(one["source"], one["reduction"]) for one in health["budgets"]]
+    assert sources == [("model", REDUCTION), ("dense", 0), ("curve", 0.2), ("curve", 0.4), ("curve", 0.6)]
+    measured = Engine(own.model, words, [own.budgets[1]])
+    assert measured.curve is None, "what was measured at the start is asked for instead"

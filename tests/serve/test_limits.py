@@ -147,6 +147,31 @@ def test_a_body_that_does_not_say_its_length_is_counted() -> None:
     asyncio.run(main())
 
 
+def test_what_a_refused_client_still_sends_is_taken_before_the_answer() -> None:
+    """Or it sees a cut connection instead of the reason."""
+
+    async def main() -> None:
+        room, sent, taken = Room(Limits(body=1000)), [], 0
+
+        async def receive() -> Any:
+            nonlocal taken
+            taken += 1
+            return {"type": "http.request", "body": b"x" * 100, "more_body": taken < 15}
+
+        async def send(message: Any) -> None:
+            sent.append((message, taken))
+
+        headers = [(b"content-length", b"1500")]
+        await room.guard({"type": "http", "method": "POST", "path": "/v1/x", "headers": headers}, receive, send)
+        assert sent[0][0]["status"] == 413 and sent[0][1] == 15 and room.asked == 0
+
+        taken = -1000  # one that never ends is not listened to for ever
+        await room.guard({"type": "http", "method": "POST", "path": "/v1/x", "headers": headers}, receive, send)
+        assert sent[2][0]["status"] == 413 and sent[2][1] == -980
+
+    asyncio.run(main())
+
+
 def test_too_slow_a_body_and_too_slow_an_answer() -> None:
 
     async def main() -> None:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import httpx
 import pytest
 
 import madtp
+from madtp.model.curve import BudgetCurve
 from pipelines.stock import QUESTION, folder, pictures
 from serve.served import files, png
 from test_house import PACKAGE
@@ -25,26 +27,31 @@ REQUESTS = 13
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return folder("vqa", tmp_path_factory.mktemp("served"))
+    curve = BudgetCurve(((1.0, 0.2), (16.0, 0.6)), "scenes val", 13)
+    return folder("vqa", tmp_path_factory.mktemp("served"), curve=curve)
+
+
+@contextmanager
+def serving(model: Path, *options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """The process, and what it said once requests are taken."""
+    command = [sys.executable, "-m", "madtp", "serve", "--model", str(model), "--port", "0", "--threads", "1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), **environment}
+    with subprocess.Popen(
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process, json.loads(process.stdout.readline())
+        finally:
+            process.kill()
 
 
 @pytest.fixture
 def server(model: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """The process and its address."""
-    command = [sys.executable, "-m", "madtp", "serve", "--model", str(model), "--port", "0", "--threads", "1", "--json"]
-    environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        try:
-            assert process.stdout is not None
-            said = json.loads(process.stdout.readline())
-            assert (
-                said["task"] == "vqa" and said["paths"] == ["/v1/vqa"] and said["url"].startswith("http://127.0.0.1:")
-            )
-            yield process, said["url"]
-        finally:
-            process.kill()
+    with serving(model) as (process, said):
+        assert said["task"] == "vqa" and said["paths"] == ["/v1/vqa"] and said["url"].startswith("http://127.0.0.1:")
+        yield process, said["url"]
 
 
 def connect(url: str) -> socket.socket:
@@ -71,6 +78,8 @@ def test_bad_clients_then_a_stop_with_requests_inside(server: tuple[subprocess.P
             large.sendall(head + png(pictures()[0]))
             assert large.recv(4096).startswith(b"HTTP/1.1 413")
         assert ask(url, 0).status_code == 200, "others are served meanwhile"
+        upload = httpx.post(f"{url}/v1/vqa", files={"image": b"x" * (17 * 2**20)}, timeout=WAIT)
+        assert upload.status_code == 413, "it is told why, and sees no cut connection"
         assert slow.recv(4096).startswith(b"HTTP/1.1 408")
         assert silent.recv(4096) == b"", "closed: nothing was asked for"
     counted = httpx.get(f"{url}/metrics", timeout=WAIT).text
@@ -99,3 +108,18 @@ def test_bad_clients_then_a_stop_with_requests_inside(server: tuple[subprocess.P
     assert process.stderr is not None and "Traceback" not in process.stderr.read()
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{url}/health", timeout=WAIT)
+
+
+def test_elsewhere_a_token_is_asked_for_and_a_curve_gives_budgets_without_data(model: Path) -> None:
+    form: dict[str, Any] = {"files": files(0), "data": {"question": QUESTION, "reduction": "0.4"}, "timeout": WAIT}
+    # another way to write this machine's own address, which the server does not know for one
+    with serving(model, "--host", "127.1", MADTP_TOKEN="a-secret") as (_, said):
+        url = said["url"].replace("127.1", "127.0.0.1")
+        assert [one["reduction"] for one in said["budgets"]] == [None, 0, 0.2, 0.6]
+        assert httpx.get(f"{url}/health", timeout=WAIT).status_code == 200
+        assert httpx.post(f"{url}/v1/vqa", **form).status_code == 401
+        known = {"authorization": "Bearer a-secret"}
+        reply = httpx.post(f"{url}/v1/vqa", headers=known, **form)
+        page = httpx.get(f"{url}/docs", headers=known, timeout=WAIT)
+    assert reply.json()["budget"] == {"temperature": pytest.approx(4.0), "reduction": 0.4, "source": "curve"}
+    assert page.status_code == 200 and "openapi.json" in page.text

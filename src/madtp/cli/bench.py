@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
@@ -21,11 +22,13 @@ class Work:
     Attributes:
         name: "towers", or "generate": the whole of captioning.
         run: does it once at the model's temperature and returns its trace.
+        renew: gives it other inputs of the same size.
         stock: does it by transformers' own class; None = not asked for.
     """
 
     name: str
     run: Callable[[], Any]
+    renew: Callable[[], None]
     stock: Callable[[], Any] | None = None
 
 
@@ -72,7 +75,8 @@ def bench(
 ) -> None:
     """Time dense (SDPA) against pruned, in turn, on noise for pictures and random words. Needs no data, no network.
 
-    The temperature is set to the reduction measured on the very inputs that are timed.
+    Every pair has inputs of its own, as in use. The temperature is set on the first of them; the reduction is that of
+    what was timed.
     """
     import torch
 
@@ -97,13 +101,18 @@ def bench(
     check_text(text_tokens, network.config)
 
     def works_of(size: int) -> list[Work]:
-        inputs = random_inputs(kind, network.config, size, text_tokens, seed)
-        for key, value in inputs.items():
-            if isinstance(value, torch.Tensor):
-                inputs[key] = value.to(place, number if value.is_floating_point() else None)
-        works = [Work("towers", lambda: network.encode(**inputs).trace)]
+        inputs: dict[str, Any] = {}
+        seeds = count(seed)
+
+        def renew() -> None:
+            for key, value in random_inputs(kind, network.config, size, text_tokens, next(seeds)).items():
+                tensor = isinstance(value, torch.Tensor)
+                inputs[key] = value.to(place, number if value.is_floating_point() else None) if tensor else value
+
+        renew()
+        works = [Work("towers", lambda: network.encode(**inputs).trace, renew)]
         if kind == "caption":
-            works.append(Work("generate", _captions(network, inputs, text_tokens, beams)))
+            works.append(Work("generate", _captions(network, inputs, text_tokens, beams), renew))
         return _with_stock(works, kind, network, inputs, text_tokens, beams, name) if stock else works
 
     own = network.temperature is not None and budgets is None
@@ -209,13 +218,16 @@ def _with_stock(
     return [replace(work, stock=runs[work.name]) for work in works]
 
 
-def _gflops(network: Any, work: Work) -> tuple[Any, Any]:
-    """GFLOPs of every example as the model prunes now, and dense."""
+def _gflops(network: Any, traces: list[Any]) -> tuple[Any, Any]:
+    """GFLOPs of every example as it was run, and dense."""
+    import torch
+
     from madtp.cost.flops import count, count_dense
     from madtp.model.shape import shape_of
 
-    trace, shape = work.run(), shape_of(network)
-    return count(shape, trace).total, count_dense(shape, trace).total
+    shape = shape_of(network)
+    run, dense = ([of(shape, trace).total for trace in traces] for of in (count, count_dense))
+    return torch.cat(run), torch.cat(dense)
 
 
 def _calibrate(network: Any, work: Work, budget: float) -> None:
@@ -230,7 +242,7 @@ def _calibrate(network: Any, work: Work, budget: float) -> None:
 
     def measure(strength: float) -> float:
         network.temperature = strength
-        return reduction(*_gflops(network, work))
+        return reduction(*_gflops(network, [work.run()]))
 
     found = find_strength(measure, budget, METHODS[network.pruning.method].bounds, mildest=True)
     network.pruning = replace(network.pruning, temperature=found.strength, reduction=found.reduction)
@@ -238,19 +250,23 @@ def _calibrate(network: Any, work: Work, budget: float) -> None:
 
 def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
     """One line of the result; the temperature stays as it is."""
+    import torch
+
     from madtp.cost.flops import reduction
     from madtp.cost.latency import time_pairs
     from madtp.cost.memory import peak_bytes
 
-    pruned, dense = _gflops(network, work)
     setting = network.pruning
-    blocks = [block.tokens_out.double().mean().item() for block in work.run().tower("vision")]
+    traces = []
 
-    def at(temperature: float | None) -> None:
+    def at(temperature: float | None) -> Any:
         network.pruning = replace(setting, temperature=temperature)
-        work.run()
+        return work.run()
 
-    times = time_pairs(lambda: at(None), lambda: at(setting.temperature), pairs=pairs)
+    times = time_pairs(lambda: at(None), lambda: traces.append(at(setting.temperature)), pairs=pairs, before=work.renew)
+    pruned, dense = _gflops(network, traces[-pairs:])  # of what was timed
+    blocks = zip(*(trace.tower("vision") for trace in traces[-pairs:]), strict=True)
+    kept = [torch.cat([block.tokens_out for block in same]) for same in blocks]
     peaks = {
         f"peak_mb_{form}": round(peak_bytes(lambda strength=strength: at(strength)) / 2**20, 1)  # type: ignore[misc]
         for form, strength in (("dense", None), ("pruned", setting.temperature))
@@ -259,9 +275,9 @@ def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
     gflops = {"dense": float(dense.mean()), "mean": float(pruned.mean())}
     row = {"work": work.name, "temperature": setting.temperature, "gflops": gflops}
     row |= times.account(reduction(pruned, dense), examples) | peaks
-    row["tokens_per_block"] = [round(tokens, 1) for tokens in blocks]
+    row["tokens_per_block"] = [round(tokens.double().mean().item(), 1) for tokens in kept]
     if work.stock is not None:
-        against = time_pairs(work.stock, lambda: at(None), pairs=pairs)
+        against = time_pairs(work.stock, lambda: at(None), pairs=pairs, before=work.renew)
         network.pruning = setting
         row |= {
             "stock_ms": round(1000 * median(against.baseline) / examples, 3),

@@ -1,17 +1,26 @@
-"""`madtp calibrate`: meet a reduction without training."""
+"""`madtp calibrate`: meet a reduction, or several, without training."""
 
 from typing import Annotated
 
 import typer
 
 from madtp.cli import common
-from madtp.cli.compress import ReductionOption
+from madtp.cli.compress import parse_budgets
+
+BudgetsOption = Annotated[
+    str,
+    typer.Option(
+        "--reduction",
+        help="Share of the GFLOPs to save: 0.5 = half. Several, e.g. 0.3,0.5,0.8, are stored as a curve.",
+        show_default=False,
+    ),
+]
 
 
 def calibrate(
     model: common.ModelOption,
     data: common.DataOption,
-    reduction: ReductionOption,
+    reduction: BudgetsOption,
     out: common.OutOption,
     task: common.TaskOption = None,
     method: Annotated[
@@ -44,18 +53,19 @@ def calibrate(
     """Find the temperature that meets --reduction and save the model with it; no weight is changed.
 
     A model that cannot save as little is saved at its mildest, which is within the budget; the result says how much.
+    Of several budgets all that was measured is stored with the model, for `model.set_reduction` and `madtp serve`; it
+    is left at the last.
     """
     from dataclasses import replace
 
-    from madtp.calibration import calibrate as find
+    from madtp.calibration import calibrate_all
     from madtp.cli.common import load_data
-    from madtp.cost.budget import check_reduction
     from madtp.evaluate import batches
     from madtp.files import check_folder, claim_folder, locked
     from madtp.model.save import save_model
 
     common.check_task(task)
-    check_reduction(reduction)
+    budgets = [budget for budget in parse_budgets(reduction) if budget]  # dense needs no measuring
     faults = common.make_faults(on_error, max_skipped)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
@@ -67,17 +77,15 @@ def calibrate(
     size = max(1, min(batch_size, len(some) // 8))  # eight batches at least: one is searched on, all confirm it
     with common.progress("reading", len(some)) as advance:
         ready = list(common.tracked(batches(work, some, size, network.device, faults), advance))
-    with common.progress(f"measuring {len(some)} images", 30) as advance:
-        found = find(
-            network,
-            work,
-            ready,
-            reduction,
-            mildest=True,
-            tried=lambda strength, value: advance(1, f"{strength:.3g} -> {value:.3f}"),
-        )
+    with common.progress(f"measuring {len(some)} images", 15 + 15 * len(budgets)) as advance:
+
+        def tried(strength: float, value: float) -> None:
+            advance(1, f"{strength:.3g} -> {value:.3f}")
+
+        found = calibrate_all(network, work, ready, budgets, some, tried=tried)
     kept, _ = common.load_model(model)  # as it was saved: --dtype is for the measuring alone
     kept.pruning = network.pruning
+    curve = network.pruning.curve
     with locked(out):
         check_folder(out, overwrite)  # another run may have been there since
         save_model(kept, processor, out)
@@ -88,14 +96,16 @@ def calibrate(
         "n": some.n_texts,
         "method": network.pruning.method,
         "temperature": found.strength,
-        "reduction_asked": reduction,
+        "reduction_asked": budgets[-1],
         "reduction": found.reduction,
         "tried": [list(pair) for pair in found.tried],
+        "curve": None if curve is None else curve.to_dict(),
         "out": str(out),
         "skipped": faults.counts(),
     }
     common.emit(
         result,
         as_json,
-        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_texts} {work.text_name}",
+        f"{out}: temperature {found.strength:.4g}, reduction {found.reduction:.3f} on {some.n_texts} {work.text_name}"
+        + (f"; a curve of {len(curve.points)} points is stored" if curve is not None and len(budgets) > 1 else ""),
     )

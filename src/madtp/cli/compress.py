@@ -9,8 +9,10 @@ from madtp.cli import common
 from madtp.cli.train import (
     AccumulateOption,
     BadStepsOption,
+    CheckpointingOption,
     EpochsOption,
     EvalOption,
+    FsdpOption,
     KeepOption,
     LrOption,
     MomentumOption,
@@ -26,9 +28,6 @@ from madtp.cli.train import (
 )
 from madtp.errors import InputError
 
-ReductionOption = Annotated[
-    float, typer.Option("--reduction", help="Share of the GFLOPs to save: 0.5 = half.", show_default=False)
-]
 BudgetsOption = Annotated[
     str,
     typer.Option(
@@ -81,11 +80,16 @@ def compress(
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
     ] = None,
+    first_block: Annotated[
+        int | None, typer.Option("--first-block", min=0, help="The first that prunes.", show_default=False)
+    ] = None,
     distill: Annotated[
         float, typer.Option("--distill", min=0.0, help="Weight of the distance to the dense model; 0 = none.")
     ] = 0.0,
     accumulate: AccumulateOption = 1,
     precision: PrecisionOption = "no",
+    gradient_checkpointing: CheckpointingOption = False,
+    fsdp: FsdpOption = False,
     shift: ShiftOption = 0,
     eval_every: EvalOption = 1,
     val_images: ValOption = 0,
@@ -107,7 +111,10 @@ def compress(
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Train a dense model to meet --reduction, steering the temperature in closed loop."""
+    """Train a dense model to meet --reduction, steering the temperature in closed loop.
+
+    Of several budgets the temperatures that meet them are stored with the model, as by `madtp calibrate`.
+    """
     from accelerate.utils import set_seed
 
     from madtp.cli.common import load_data
@@ -121,6 +128,7 @@ def compress(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, reductions=budgets,
         distill=distill, keep=keep, workers=workers, bad_steps=bad_steps,
+        gradient_checkpointing=gradient_checkpointing, fsdp=fsdp,
     )  # fmt: skip
     set_seed(seed)  # every state that a checkpoint holds
     network, processor = common.load_model(model)
@@ -136,6 +144,7 @@ def compress(
         method=method,
         alpha=alpha,
         straight_through=straight_through,
+        first_block=network.pruning.first_block if first_block is None else first_block,
         temperature=None,
         reduction=None,
     )

@@ -87,6 +87,7 @@ def _register() -> None:
         predict,
         serve,
         train,
+        tune,
         view,
     )
 
@@ -100,6 +101,7 @@ def _register() -> None:
         (predict.predict, "One answer, and what it cost."),
         (view.view, "What was pruned, by which scores; where it costs most."),
         (compare.compare, "Many methods at the same budgets: table, plots, page."),
+        (tune.tune, "Search the settings of a compression."),
         (bench.bench, "Time, dense against pruned, beside GFLOPs."),
         (flops.flops, "What one example costs, by part."),
         (serve.serve, "Answers over HTTP, requests of any size in one batch."),
@@ -111,10 +113,11 @@ def _register() -> None:
 
 def run(arguments: list[str] | None = None) -> None:
     """Entry point: run a verb and turn errors into exit codes."""
-    from madtp.runtime import keep_freed_memory
+    from madtp.runtime import few_kernels, keep_freed_memory
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     keep_freed_memory()
+    few_kernels()
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)]
     )

@@ -30,6 +30,12 @@ QueueOption = Annotated[
 ]
 AccumulateOption = Annotated[int, typer.Option("--accumulate", min=1, help="Batches a step.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="no (float32), bf16 or fp16.")]
+CheckpointingOption = Annotated[
+    bool, typer.Option("--gradient-checkpointing", help="Less memory, more time: run every block again in backward.")
+]
+FsdpOption = Annotated[
+    bool, typer.Option("--fsdp", help="Under torchrun: share weights, gradients and optimiser out to the processes.")
+]
 ShiftOption = Annotated[int, typer.Option("--shift", min=0, help="Move training images by up to so many pixels.")]
 EvalOption = Annotated[int, typer.Option("--eval-every", min=1, help="Epochs between validations.")]
 SaveOption = Annotated[int, typer.Option("--save-every", min=1, help="Steps between checkpoints.")]
@@ -65,6 +71,8 @@ def train(
     ] = 0,
     accumulate: AccumulateOption = 1,
     precision: PrecisionOption = "no",
+    gradient_checkpointing: CheckpointingOption = False,
+    fsdp: FsdpOption = False,
     shift: ShiftOption = 0,
     eval_every: EvalOption = 1,
     val_images: ValOption = 0,
@@ -101,6 +109,7 @@ def train(
         epochs, batch_size, texts, lr, accumulate=accumulate, precision=precision, shift=shift, seed=seed,
         eval_every=eval_every, save_every=save_every, val_images=val_images, tag_epochs=tag_epochs,
         keep=keep, workers=workers, bad_steps=bad_steps,
+        gradient_checkpointing=gradient_checkpointing, fsdp=fsdp,
     )  # fmt: skip
     options = {"prompt": prompt, "momentum": momentum, "queue": queue}
     set_seed(seed)  # every state that a checkpoint holds

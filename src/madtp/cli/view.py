@@ -71,7 +71,7 @@ def view(
     """Show what was pruned: of one example, or (--data, --worst) where dense is right and pruned is wrong.
 
     Writes pictures (PNG, SVG) and a page. --reduction R is measured on the val split of --data where that is given,
-    else on the example itself.
+    else read off the curve that is stored with the model; where there is none, measured on the example itself.
     """
     from madtp.cost.budget import check_reduction
     from madtp.files import claim_folder
@@ -157,6 +157,10 @@ class _Run:
             if self.temperature is not None:
                 return "temperature", "as asked for"
             return "model", "the model's own"
+        curve = self.network.pruning.curve
+        if self.data is None and curve is not None:
+            self.network.set_reduction(self.reduction)
+            return "curve", f"for {self.reduction:g} by the model's curve, measured on {curve.data}"
         if self.data is not None:
             some = load_data(self.work.name, self.data, "val", limit=MEASURED, skip_missing=self.skip_missing)
             with common.progress("reading", len(some)) as advance:

@@ -20,7 +20,7 @@ class Input:
         kind: "tar", "parquet" or "files".
         path: the file; for "files" the folder.
         size: tells if it has changed: bytes; for "files" a number made of their names.
-        members: files: their names.
+        names: files: their names, with a zero byte between: a string each would take four times the memory.
         done: numbers of its parts that are there.
     """
 
@@ -28,8 +28,13 @@ class Input:
     kind: str
     path: Path
     size: int
-    members: tuple[str, ...] = ()
+    names: str = ""
     done: frozenset[int] = frozenset()
+
+    @property
+    def members(self) -> list[str]:
+        """files: their names."""
+        return self.names.split("\0") if self.names else []
 
 
 def find_inputs(data: str, part_size: int) -> list[Input]:
@@ -82,6 +87,7 @@ def _file(path: Path, home: Path) -> Input:
 def _groups(folder: Path, size: int) -> Iterator[Input]:
     names, number = pictures(folder), 0
     while some := tuple(islice(names, size)):
-        digest = hashlib.sha256("\0".join(some).encode("utf-8", "surrogateescape")).digest()
-        yield Input(f"files-{number:06d}", "files", folder, int.from_bytes(digest[:6], "big"), some)
+        joined = "\0".join(some)
+        digest = hashlib.sha256(joined.encode("utf-8", "surrogateescape")).digest()
+        yield Input(f"files-{number:06d}", "files", folder, int.from_bytes(digest[:6], "big"), joined)
         number += 1

@@ -6,6 +6,7 @@ A row of the data set is one chunk, so what a stage makes of it does not hang on
 import logging
 import os
 import pickle
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,8 +20,9 @@ from madtp.collection.job import Job, Plan
 from madtp.collection.read import read
 from madtp.collection.run import Cluster, Done
 from madtp.collection.stages import Predict, decode
-from madtp.collection.write import write
+from madtp.collection.write import Answered, write
 from madtp.errors import InputError
+from madtp.runtime import keep_freed_memory
 
 MOST_BLOCKS = 4096  # of the list of inputs; each is an object that the driver keeps
 
@@ -33,12 +35,15 @@ def run_ray(job: Job, plan: Plan, cluster: Cluster, done: Done) -> None:
     """
     mine = not ray.is_initialized()
     if mine:
+        _check_address(cluster.address)
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Else processes that read, which take no core, end after a second without work: each start imports torch.
+        os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "600000")
         try:
             logging.getLogger("ray.data").setLevel(logging.WARNING)
             ray.init(address=cluster.address or "local", log_to_driver=False, logging_level="ERROR")
         except ConnectionError as error:
-            raise InputError("no Ray cluster answers", "--address", "start one, or leave --address out") from error
+            raise _no_cluster() from error
     try:
         with _settings():
             for row in _pipeline(job, plan, cluster).iter_rows():
@@ -46,6 +51,20 @@ def run_ray(job: Job, plan: Plan, cluster: Cluster, done: Done) -> None:
     finally:
         if mine:
             ray.shutdown()
+
+
+def _check_address(address: str | None) -> None:
+    """Raises InputError where nobody listens: Ray itself goes on trying for minutes."""
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+        except (OSError, OverflowError, ValueError) as error:  # no number of a port, no name of a host
+            raise _no_cluster() from error
+
+
+def _no_cluster() -> InputError:
+    return InputError("no Ray cluster answers", "--address", "start one, or leave --address out")
 
 
 @contextmanager
@@ -77,6 +96,8 @@ def _pipeline(job: Job, plan: Plan, cluster: Cluster) -> Any:
         override_num_blocks=min(len(plan.inputs), MOST_BLOCKS),
     )
     read = inputs.map_batches(_read_and_decode, fn_kwargs={"job": job}, **one, **small)
+    if not gpu:  # writing takes milliseconds, a process for it seconds
+        return read.map_batches(_PredictAndWrite, fn_constructor_kwargs={"job": job}, **one, **model)
     answered = read.map_batches(_Predict, fn_constructor_kwargs={"job": job}, **one, **model)
     return answered.map_batches(_write, fn_kwargs={"job": job}, **one, **small)
 
@@ -108,11 +129,21 @@ def _read_and_decode(batch: pa.Table, job: Job) -> Iterator[pa.Table]:
 
 class _Predict:
     def __init__(self, job: Job) -> None:
+        keep_freed_memory()
         self.predict = Predict(replace(job, threads=job.threads or 1))
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         return _pack(self.predict(_unpack(batch)))
 
 
+class _PredictAndWrite(_Predict):
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        return _written(self.predict.job, self.predict(_unpack(batch)))
+
+
 def _write(batch: pa.Table, job: Job) -> pa.Table:
-    return pa.Table.from_pylist([write(job.out, _unpack(batch))])
+    return _written(job, _unpack(batch))
+
+
+def _written(job: Job, answered: Answered) -> pa.Table:
+    return pa.Table.from_pylist([write(job.out, answered)])

@@ -1,14 +1,16 @@
 """A job from end to end, on one of two engines that run the same stages."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from madtp.collection.inputs import Input, find_inputs
 from madtp.collection.job import Job, Plan, make_plan
 from madtp.collection.read import read
-from madtp.collection.stages import Predict, decode
+from madtp.collection.stages import Decoded, Predict, decode
 from madtp.collection.write import gather_errors, write
 from madtp.errors import InputError
 
@@ -81,11 +83,21 @@ def run(
 
 
 def run_local(job: Job, plan: Plan, done: Done) -> None:
-    """The stages one after the other in this process."""
+    """The stages in this process; the next part's pictures are read and decoded while the model has this one's."""
     predict = Predict(job)
-    for source in plan.inputs:
-        for chunk in read(job, source):
-            done(write(job.out, predict(decode(job, chunk))))
+    chunks = (chunk for source in plan.inputs for chunk in read(job, source))
+    with closing(_ahead(decode(job, chunk) for chunk in chunks)) as parts:
+        for decoded in parts:
+            done(write(job.out, predict(decoded)))
+
+
+def _ahead(parts: Generator[Decoded]) -> Generator[Decoded]:
+    """The same, each made in a thread while the one before is used; no more than that one is held."""
+    with closing(parts), ThreadPoolExecutor(1, "decode") as thread:
+        coming = thread.submit(next, parts, None)
+        while (part := coming.result()) is not None:
+            coming = thread.submit(next, parts, None)
+            yield part
 
 
 def _need(module: str) -> None:

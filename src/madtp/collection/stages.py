@@ -76,7 +76,7 @@ class Predict:
         self.job = job
         model: Any = load(job.model)
         self.kind = kind_of(model)
-        self.model: Any = model.to(job.device, getattr(torch, job.dtype)).eval()
+        self.model: Any = model.to(job.device, getattr(torch, job.dtype)).eval().pack_weights()
         if job.temperature is not None:
             self.model.temperature = job.temperature or None
         self.processor = _processor(job.model)
@@ -101,11 +101,15 @@ class Predict:
         items = decoded.chunk.items
         for start in range(0, len(items), self.job.batch_size):
             some = slice(start, start + self.job.batch_size)
-            pixels = (decoded.pixels[some].to(self.model.device).float() * self.scale - self.mean) / self.std
-            for row in self._answer(items[some], pixels.to(self.model.dtype)):
+            for row in self._answer(items[some], self.pixels(decoded.pixels[some])):
                 for name, value in zip(schema.names, row, strict=True):
                     columns[name].append(value)
         return Answered(decoded.chunk, pa.table(columns, schema=schema))
+
+    def pixels(self, bytes_: Tensor) -> Tensor:
+        """`[n, 3, height, width]` decoded pictures, in bytes, as the model takes them, where it is."""
+        floats = (bytes_.to(self.model.device).float() * self.scale - self.mean) / self.std
+        return floats.to(self.model.dtype)
 
     def schema(self) -> Any:
         """Columns of a part."""

@@ -61,6 +61,7 @@ def time_pairs(
     *,
     pairs: int = 7,
     warmup: int = 1,
+    before: Callable[[], None] | None = None,
     advance: Callable[[], None] | None = None,
 ) -> Paired:
     """Run the two in turn; warm-up runs are thrown away.
@@ -69,10 +70,14 @@ def time_pairs(
         baseline, contender: the work, e.g. one batch through the dense and through the pruned model.
         pairs: counted pairs.
         warmup: pairs not counted, first.
+        before: called before every pair, e.g. to give both other inputs: what is run again and again is faster
+            than what is new, for shapes that were met before cost less.
         advance: called after every pair.
     """
     times: list[tuple[float, float]] = []
     for i in range(warmup + pairs):
+        if before is not None:
+            before()
         pair = (time_once(baseline), time_once(contender))
         if i >= warmup:
             times.append(pair)

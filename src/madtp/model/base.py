@@ -6,12 +6,15 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers import initialization as init
 
+from madtp.errors import InputError
 from madtp.model.block import Guidance, Pruner, TokenMap
 from madtp.model.config import PruneConfig
 from madtp.model.linear import hasten, pack_weights, unpack_weights
+from madtp.model.recompute import recompute
 from madtp.prune import METHODS, Trace
 
 
@@ -48,14 +51,28 @@ class Pruned:
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """As the host; training lets go of packed weights."""
+        """As the host; training lets go of packed weights, and of the curve: it is not that of other weights."""
         if mode:
             unpack_weights(self)  # type: ignore[arg-type]
+            self._forget_curve()
         return super().train(mode)  # type: ignore[misc]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         unpack_weights(self)  # type: ignore[arg-type]
         return super()._apply(fn, recurse)  # type: ignore[misc]
+
+    def checkpoint_blocks(self, on: bool = True) -> Self:
+        """Gradient checkpointing: training keeps the blocks' inputs alone and runs the blocks again in backward.
+
+        The same losses and gradients, for less memory and more time. As the host's `activation_checkpointing_enable`
+        (in earlier versions `gradient_checkpointing_enable`), but a copy may be frozen.
+        """
+        self._set_gradient_checkpointing(on, partial(checkpoint, use_reentrant=False))
+        return self
+
+    def _set_gradient_checkpointing(self, *args: Any, **kwargs: Any) -> None:
+        super()._set_gradient_checkpointing(*args, **kwargs)  # type: ignore[misc]
+        recompute(self)  # type: ignore[arg-type]
 
     @property
     def pruning(self) -> PruneConfig:
@@ -64,7 +81,15 @@ class Pruned:
 
     @pruning.setter
     def pruning(self, value: PruneConfig) -> None:
+        before = self.pruning
+        other = (value.method, value.first_block) != (before.method, before.first_block)
+        if other and value.curve is not None and value.curve == before.curve:
+            value = replace(value, curve=None)  # what a temperature saves has changed
         self.config.madtp = value.to_dict()
+
+    def _forget_curve(self) -> None:
+        if self.pruning.curve is not None:
+            self.pruning = replace(self.pruning, curve=None)
 
     @property
     def temperature(self) -> float | None:
@@ -75,6 +100,30 @@ class Pruned:
     def temperature(self, value: float | None) -> None:
         self.pruning = PruneConfig(**{**self.pruning.to_dict(), "temperature": value, "reduction": None})
 
+    def set_reduction(self, reduction: float) -> None:
+        """Set the temperature that saves a share of the GFLOPs, by the measured curve that is stored with the model.
+
+        At a measured point `pruning.reduction` is what was measured there. Between two the temperature is read off the
+        curve (linear in its logarithm): what it saves was not measured, and `pruning.reduction` is None.
+
+        Args:
+            reduction: share of the dense model's GFLOPs to save; 0 = dense, which needs no curve.
+
+        Raises:
+            InputError: (a ValueError) it is no share; there is no curve; it is outside of what was measured.
+        """
+        if reduction == 0:
+            self.temperature = None
+            return
+        if not 0 < reduction < 1:
+            raise InputError(f"{reduction:g} is impossible", "reduction", "use a number from 0 (dense) to below 1")
+        settings = self.pruning
+        if settings.curve is None:
+            fix = "measure one: `madtp calibrate --model DIR --data DATA --reduction 0.3,0.5,0.8 --out OUT`"
+            raise InputError("no curve is stored with this model (training drops it)", "reduction", fix)
+        temperature, measured = settings.curve.read(reduction)
+        self.pruning = replace(settings, temperature=temperature, reduction=measured)
+
     @property
     def aligns(self) -> bool:
         """True if training takes the alignment loss: the model prunes, and the loss has a weight."""
@@ -82,6 +131,9 @@ class Pruned:
 
     def _pruner(self, tower: str, trace: Trace, *, gather: bool, provenance: bool, **others: Any) -> Pruner:
         """The pruning of one tower in one forward; `others` are further fields of `Pruner`."""
+        if torch.compiler.is_exporting():
+            said = "torch.export cannot follow it, dense or pruned: how many tokens each instance has is data"
+            raise InputError(said, type(self).__name__, "use madtp.export_images for the dense image tower")
         settings = self.pruning
         config = self.config.vision_config if tower == "vision" else self.config.text_config
         return Pruner(
@@ -112,7 +164,7 @@ class Pruned:
         old = self.madtp_guidance.semantic_tokens
         fresh = torch.randn(count, old.shape[1], dtype=old.dtype, device=old.device) * old.shape[1] ** -0.5
         self.madtp_guidance.semantic_tokens = nn.Parameter(fresh)
-        self.pruning = replace(self.pruning, semantic_tokens=count)
+        self.pruning = replace(self.pruning, semantic_tokens=count, curve=None)
 
     def _init_weights(self, module: nn.Module) -> None:
         """As the host; semantic tokens of unit expected norm, so that affinities are as large as tokens' entries."""

@@ -264,3 +264,8 @@ class Pruner:
         original, owner, share = self._where
         start = (lengths.cumsum(0) - lengths).repeat_interleave(original).to(owner.device)
         return Provenance(original, owner - start, share)
+
+
+# Blocks write into it. What looks through a module's arguments for tensors (FSDP does) would hand them a copy of a
+# dataclass, so it shall not know this for one.
+del Pruner.__dataclass_fields__

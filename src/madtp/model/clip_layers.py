@@ -14,13 +14,15 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
+from madtp.model.linear import in_parts
 from madtp.model.ragged import Ragged
+from madtp.model.recompute import PrunedBlock
 
 # Configs older than transformers 4.31 say 2 and mean the highest id of a text, which OpenAI's end token is.
 LEGACY_END = 2
 
 
-class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
+class MadtpCLIPEncoderLayer(PrunedBlock, CLIPEncoderLayer):
     """One pre-norm block: attention, residual, pruning step, MLP, residual."""
 
     def __init__(self, config: CLIPVisionConfig | CLIPTextConfig, index: int, causal: bool) -> None:
@@ -52,7 +54,11 @@ class MadtpCLIPEncoderLayer(CLIPEncoderLayer):
         x = x.with_values(x.values + own.out_proj(output.flatten(1)))
         x = pruner.prune(self.index, x, affinity, statistics, output, mean_key)
         del output, statistics
-        return x.with_values(x.values + self.mlp(self.layer_norm2(x.values)))
+        return x.with_values(in_parts(self._feed_forward, x.values))
+
+    def _feed_forward(self, values: Tensor) -> Tensor:
+        """`[t, c] -> [t, c]`: the MLP and its residual, token by token."""
+        return values + self.mlp(self.layer_norm2(values))
 
 
 def _layers(config: CLIPVisionConfig | CLIPTextConfig, causal: bool) -> nn.ModuleList:

@@ -8,6 +8,7 @@ from transformers import BlipConfig, CLIPConfig
 
 from madtp.errors import InputError
 from madtp.model.attention import BACKENDS
+from madtp.model.curve import BudgetCurve
 from madtp.prune import METHODS
 
 _NUMBER = (int, float)
@@ -38,6 +39,7 @@ class PruneConfig:
         first_block: the first block of each tower that prunes, from 0.
         attention: backend, see `madtp.model.attention`.
         reduction: 1 - GFLOPs(pruned) / GFLOPs(dense) measured at `temperature` when it was chosen; None = not measured.
+        curve: what several temperatures save, measured (`set_reduction` reads it); None = not measured.
     """
 
     method: str = "madtp"
@@ -48,12 +50,15 @@ class PruneConfig:
     first_block: int = 0
     attention: str = "auto"
     reduction: float | None = None
+    curve: BudgetCurve | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _TYPES.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, allowed):
                 raise InputError(f"{value!r} is of the wrong type", f"madtp.{name}", "see docs/json.md")
+        if self.curve is not None:  # a config file's is a dictionary
+            object.__setattr__(self, "curve", BudgetCurve.of(self.curve))
         if self.method not in METHODS:
             raise InputError(f"unknown pruning method {self.method!r}", "madtp.method", f"one of {', '.join(METHODS)}")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
@@ -93,7 +98,7 @@ class PruneConfig:
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "curve": None if self.curve is None else self.curve.to_dict()}
 
 
 # Of an output, what the stock Trainer leaves out of its predictions.

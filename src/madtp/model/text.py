@@ -21,9 +21,10 @@ from madtp.model.attention import attend
 from madtp.model.block import Pruner
 from madtp.model.gaze import Gaze
 from madtp.model.ragged import Ragged
+from madtp.model.recompute import PrunedBlock
 
 
-class MadtpBlipTextLayer(BlipTextLayer):
+class MadtpBlipTextLayer(PrunedBlock, BlipTextLayer):
     """One post-norm layer: self-attention, pruning step, cross-attention (where there are images), MLP."""
 
     def forward(

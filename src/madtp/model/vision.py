@@ -12,10 +12,12 @@ from transformers.models.blip.modeling_blip import BlipEncoderLayer
 
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
+from madtp.model.linear import in_parts
 from madtp.model.ragged import Ragged
+from madtp.model.recompute import PrunedBlock
 
 
-class MadtpBlipEncoderLayer(BlipEncoderLayer):
+class MadtpBlipEncoderLayer(PrunedBlock, BlipEncoderLayer):
     """One pre-norm block: attention, residual, pruning step, MLP, residual."""
 
     def __init__(self, config: BlipVisionConfig, index: int) -> None:
@@ -45,7 +47,11 @@ class MadtpBlipEncoderLayer(BlipEncoderLayer):
         x = x.with_values(x.values + self.self_attn.projection(output.flatten(1)))
         x = pruner.prune(self.index, x, affinity, statistics, output, mean_key)
         del output, statistics
-        return x.with_values(x.values + self.mlp(self.layer_norm2(x.values)))
+        return x.with_values(in_parts(self._feed_forward, x.values))
+
+    def _feed_forward(self, values: Tensor) -> Tensor:
+        """`[t, c] -> [t, c]`: the MLP and its residual, token by token."""
+        return values + self.mlp(self.layer_norm2(values))
 
 
 class MadtpBlipVisionModel(BlipVisionModel):

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
+from madtp.cost.curve import Curve, measure_curve
 from madtp.data.sample import Data, is_text
 from madtp.errors import InputError
 from madtp.evaluate import batches, evaluating, measure_reduction, to_device
 from madtp.page.confidence import confidence
-from madtp.page.curve import Curve, measure_curve
 from madtp.prune import METHODS
 from madtp.report.seen import Tower
 from madtp.task.base import Task, cost

@@ -2,7 +2,7 @@
 
 from html import escape
 
-from madtp.page.curve import Curve
+from madtp.cost.curve import Curve
 from madtp.page.explore import Answer
 from madtp.report.html import data_url
 from madtp.report.seen import Step, Tower

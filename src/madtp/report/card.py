@@ -21,7 +21,8 @@ def model_card(name: str, facts: Mapping[str, Any], report: Report | None) -> st
 
     Args:
         name: where the model can be loaded from.
-        facts: `class`, `task`, `method`, `temperature`, `reduction`, `parameters` of the model.
+        facts: `class`, `task`, `method`, `temperature`, `reduction`, `parameters` and `curve` (as `config.madtp` has
+            it, or None) of the model.
         report: as `report.json` has it; None = nothing was measured beside the reduction.
     """
     tags = "".join(f"- {tag}\n" for tag in ("madtp", "token-pruning", "vision-language"))
@@ -30,7 +31,7 @@ def model_card(name: str, facts: Mapping[str, Any], report: Report | None) -> st
         f"{head}\n# {name.rstrip('/').rpartition('/')[2]}\n\n{_what(facts)}\n\n"
         f'```python\nimport madtp\n\npipe = madtp.pipeline("{facts["task"]}", model="{name}")\n'
         f'model = madtp.{facts["class"]}.from_pretrained("{name}")\n```\n\n'
-        f"## Measured\n\n{_measured(facts, report)}"
+        f"{_budgets(facts)}## Measured\n\n{_measured(facts, report)}"
     )
 
 
@@ -44,6 +45,18 @@ def _what(facts: Mapping[str, Any]) -> str:
     return (
         f"A `{facts['class']}` of {facts['parameters'] / 1e6:.3g} million parameters for {facts['task']}, by madtp "
         f"(token pruning guided by the alignment of image and text, arXiv 2403.02991). {how}."
+    )
+
+
+def _budgets(facts: Mapping[str, Any]) -> str:
+    curve = facts.get("curve")
+    if curve is None:
+        return ""
+    rows = "".join(f"| {100 * saved:.1f}% | {temperature:.4g} |\n" for temperature, saved in curve["points"])
+    return (
+        "## Other budgets\n\n`model.set_reduction(0.5)` sets the temperature that saves half of the GFLOPs, "
+        f"`model.set_reduction(0)` runs it dense. Measured on {curve['data']} ({curve['n']} texts); what lies between "
+        f"is read off, not measured:\n\n| saves | temperature |\n|---:|---:|\n{rows}\n"
     )
 
 

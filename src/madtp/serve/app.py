@@ -16,7 +16,7 @@ from madtp import __version__
 from madtp.answer import Answer
 from madtp.errors import InputError
 from madtp.serve import forms
-from madtp.serve.engine import Engine
+from madtp.serve.engine import Budget, Engine
 from madtp.serve.guard import Guard
 from madtp.serve.limits import Limits
 from madtp.serve.metrics import CONTENT_TYPE, Metrics
@@ -112,7 +112,7 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
     ]
     post: dict[str, Any] = {"responses": forms.PROBLEMS}
 
-    def replied(budget: int, found: list[Answer]) -> forms.Answers:
+    def replied(budget: Budget, found: list[Answer]) -> forms.Answers:
         for one in found:
             metrics.gflops.labels("mean").inc(one.gflops)
             metrics.gflops.labels("dense").inc(one.dense)
@@ -124,7 +124,7 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
             )
             for one in found
         ]
-        return forms.Answers(answers=said, budget=_budget(engine, budget))
+        return forms.Answers(answers=said, budget=_budget(budget))
 
     async def vqa(
         image: Annotated[UploadFile, File(description="a picture file")],
@@ -162,7 +162,7 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
             kind="similarity" if engine.clip else "match",
             texts_found=[_order(row) for row in scores],
             images_found=[_order(column) for column in columns],
-            budget=_budget(engine, budget),
+            budget=_budget(budget),
         )
 
     async def embed(image: few = None, text: some = None, reduction: saving = None) -> forms.Embedded:
@@ -176,7 +176,7 @@ def _add_paths(app: FastAPI, worker: Worker, metrics: Metrics) -> None:
         return forms.Embedded(
             images=[one.feature.tolist() for one in seen],
             texts=[feature.tolist() for feature in features],
-            budget=_budget(engine, budget),
+            budget=_budget(budget),
         )
 
     calls: dict[str, Any] = {"vqa": vqa, "caption": caption, "reasoning": reasoning, "rank": rank, "embed": embed}
@@ -195,7 +195,7 @@ def _add_state(app: FastAPI, worker: Worker, metrics: Metrics, name: str) -> Non
             task=engine.task.name,
             model=name,
             version=__version__,
-            budgets=[_budget(engine, i) for i in range(len(engine.budgets))],
+            budgets=[_budget(one) for one in engine.budgets],
             limits=asdict(worker.limits),
         )
 
@@ -206,8 +206,7 @@ def _add_state(app: FastAPI, worker: Worker, metrics: Metrics, name: str) -> Non
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})
 
 
-def _budget(engine: Engine, number: int) -> forms.Budget:
-    budget = engine.budgets[number]
+def _budget(budget: Budget) -> forms.Budget:
     return forms.Budget(temperature=budget.pruning.temperature, reduction=budget.reduction, source=budget.source)
 
 

@@ -1,17 +1,17 @@
 """The model behind a server: its budgets, and the batches it runs."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from madtp.answer import answer, match, read, see
 from madtp.calibration import calibrate
+from madtp.cost.curve import WITHIN
 from madtp.errors import InputError
 from madtp.evaluate import batches
 from madtp.model.config import PruneConfig
 from madtp.task.registry import make_task, task_name
-
-WITHIN = 0.005  # by which a measured reduction may miss the one that is asked for
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,9 @@ class Budget:
 
     Attributes:
         pruning: its settings, with the temperature.
-        reduction: measured; None = not known.
-        source: where it was measured: "model" (its own, found when it was made), "dense", or the data's name.
+        reduction: measured, or read off a measured curve; None = not known.
+        source: where it is from: "model" (its own, found when it was made), "dense", "curve" (the one that is stored
+            with the model), or the name of the data that it was measured on.
     """
 
     pruning: PruneConfig
@@ -35,7 +36,8 @@ class Engine:
     Args:
         model: in evaluation mode, on its device.
         processor: of the model.
-        budgets: further ones, measured (`measure`), beside the model's own and dense.
+        budgets: further ones, measured (`measure`), beside the model's own and dense; without, those of the model's
+            curve, if one is stored with it.
     """
 
     def __init__(self, model: Any, processor: Any, budgets: Sequence[Budget] = ()) -> None:
@@ -47,6 +49,15 @@ class Engine:
         dense = Budget(replace(own, temperature=None, reduction=None), 0.0, "dense")
         self.budgets = [self.own] if own.temperature is None else [self.own, dense]
         self.budgets += budgets
+        self.curve = None if budgets or own.curve is None else own.curve.rising
+        if self.curve is not None:
+            self.budgets += [self._at(saved) for saved, _ in self.curve.points]
+
+    def _at(self, reduction: float) -> Budget:
+        """Read off the curve."""
+        assert self.curve is not None
+        temperature = self.curve.strength(reduction)
+        return Budget(replace(self.own.pruning, temperature=temperature, reduction=None), reduction, "curve")
 
     @property
     def clip(self) -> bool:
@@ -58,35 +69,39 @@ class Engine:
         """The largest reduction that can be asked for."""
         return max(budget.reduction or 0.0 for budget in self.budgets)
 
-    def pick(self, reduction: float | None) -> int:
-        """Number of the mildest budget that saves as much as asked; None = the model's own.
+    def pick(self, reduction: float | None) -> Budget:
+        """The mildest budget that saves as much as asked; None = the model's own.
+
+        What is known is taken where it saves no more than a hundredth too much; else the temperature is read off the
+        curve, for the next whole hundredth, so that requests of like budgets run together. Without a curve only what
+        was measured is there to choose from.
 
         Raises:
             InputError: none saves as much.
         """
         if reduction is None:
-            return 0
-        enough = [
-            (budget.reduction, i)
-            for i, budget in enumerate(self.budgets)
-            if budget.reduction is not None and budget.reduction >= reduction - WITHIN
-        ]
-        if not enough:
+            return self.own
+        known = [one for one in self.budgets if one.reduction is not None and one.reduction >= reduction - WITHIN]
+        if not known:
             raise InputError(
                 f"{reduction:g} is more than this server has measured", "reduction", f"at most {self.most:.3f}"
             )
-        return min(enough)[1]
+        mildest = min(known, key=lambda one: max(0.0, one.reduction or 0.0))  # of equals, the first
+        if self.curve is None or mildest.reduction is None or mildest.reduction <= reduction + 2 * WITHIN:
+            return mildest
+        whole = min(max(math.ceil(100 * reduction - 1e-9) / 100, self.curve.least), self.curve.most)
+        return self._at(whole) if whole < mildest.reduction else mildest
 
     def run(self, key: tuple[Any, ...], units: list[Any]) -> Sequence[Any]:
         """A batch; called in one thread.
 
         Args:
-            key: what is done, and the number of a budget: ``("answer", b, choices)`` of items, ``("see", b)`` of
+            key: what is done, and at which budget: ``("answer", b, choices)`` of items, ``("see", b)`` of
                 pixels, ``("read", b)`` of texts, ``("match", b)`` of pictures seen, each with its texts.
             units: as many as there are.
         """
         what, budget, *rest = key
-        self.model.pruning = self.budgets[budget].pruning
+        self.model.pruning = budget.pruning
         if what == "answer":
             (choices,) = rest
             return answer(self.model, self.ranking if choices else self.task, units, choices)

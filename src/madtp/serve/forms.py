@@ -18,7 +18,10 @@ class Budget(BaseModel):
     reduction: float | None = Field(
         description="1 - GFLOPs / dense GFLOPs, measured where `source` says; null = not known"
     )
-    source: str
+    source: str = Field(
+        description="model: its own; dense; curve: read off the measured curve that is stored with the model; else the "
+        "data that it was measured on when the server started"
+    )
 
 
 class Gflops(BaseModel):

@@ -18,7 +18,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 GUARDED = "/v1/"
-DRAIN_SECONDS = 2.0
+DRAIN_SECONDS = 2.0  # without a word from a refused client
 
 
 class Refused(Exception):
@@ -69,7 +69,7 @@ class Guard:
         except Refused as refused:
             if status == 499:
                 if not refused.read:
-                    await _drain(receive, self.limits.body)
+                    await _drain(receive, 2 * self.limits.body, self.limits.read_seconds)
                 await _answer(told, refused)
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
@@ -167,12 +167,13 @@ class Guard:
                     await task
 
 
-async def _drain(receive: Receive, most: int) -> None:
+async def _drain(receive: Receive, most: int, seconds: float) -> None:
     """Take what a refused client still sends, within bounds, or it sees a cut connection instead of the reason."""
     with suppress(TimeoutError):
-        async with asyncio.timeout(DRAIN_SECONDS):
+        async with asyncio.timeout(seconds):
             while most > 0:
-                message = await receive()
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    message = await receive()
                 if message["type"] == "http.disconnect" or not message.get("more_body"):
                     return
                 most -= len(message.get("body", b""))

@@ -16,7 +16,7 @@ from madtp.answer import Answer, Seen, check_texts
 from madtp.data.images import decode
 from madtp.errors import InputError
 from madtp.serve.batcher import Batcher
-from madtp.serve.engine import Engine
+from madtp.serve.engine import Budget, Engine
 from madtp.serve.limits import Limits
 
 T = TypeVar("T")
@@ -87,7 +87,7 @@ class Worker:
         return check_texts(texts, where)
 
     async def answers(
-        self, budget: int, asked: Sequence[tuple[Sequence[Upload], Sequence[str]]], choices: Sequence[str] = ()
+        self, budget: Budget, asked: Sequence[tuple[Sequence[Upload], Sequence[str]]], choices: Sequence[str] = ()
     ) -> list[Answer]:
         """Answers to each group of pictures and its texts; a caption where there is no text."""
         example = self.engine.task.example
@@ -97,16 +97,16 @@ class Worker:
         found = await self.batcher(("answer", budget, tuple(choices)), items, sizes)
         return [answer for some in found for answer in some]
 
-    async def seen(self, budget: int, images: Sequence[Upload]) -> list[Seen]:
+    async def seen(self, budget: Budget, images: Sequence[Upload]) -> list[Seen]:
         """Pictures through the image tower, for retrieval."""
         pixels: list[Tensor] = await _all([self._thread(self.engine.task.pixels, image) for image in images])
         return await self.batcher(("see", budget), pixels)
 
-    async def read(self, budget: int, texts: Sequence[str]) -> list[Tensor]:
+    async def read(self, budget: Budget, texts: Sequence[str]) -> list[Tensor]:
         """Features of texts, for retrieval."""
         return await self.batcher(("read", budget), list(texts))
 
-    async def scores(self, budget: int, images: Sequence[Upload], texts: Sequence[str]) -> list[list[float]]:
+    async def scores(self, budget: Budget, images: Sequence[Upload], texts: Sequence[str]) -> list[list[float]]:
         """A list a picture: BLIP's probability that it matches, or CLIP's cosine, for every text."""
         if self.engine.clip:
             seen, features = await _all([self.seen(budget, images), self.read(budget, texts)])

@@ -24,7 +24,7 @@ Batch = dict[str, Any]
 Item = tuple[Tensor, Any, list[Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One answer, with what it is about.
 

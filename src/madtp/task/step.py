@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from madtp.errors import InputError
 from madtp.model.save import save_model
-from madtp.prune import Trace
+from madtp.prune import METHODS, Trace
 from madtp.task.base import Batch, Task
 from madtp.task.distill import Teacher
 
@@ -26,19 +26,28 @@ class TrainingStep(nn.Module):
         task: whose loss it is.
         helper: what is trained beside the model (`Task.helper`).
         teacher: a dense model to stay near to.
+
+    Attributes:
+        even: the guidance has a gradient in every process that prunes, be it 0: where nothing of one process's part of
+            a batch was pruned, it would have none, and the others would wait for it.
     """
 
-    def __init__(self, model: nn.Module, task: Task, helper: nn.Module | None, teacher: Teacher | None) -> None:
+    def __init__(self, model: Any, task: Task, helper: nn.Module | None, teacher: Teacher | None) -> None:
         super().__init__()
-        self.model, self.helper = model, helper
+        self.model: Any = model
+        self.helper = helper
         self.task, self.teacher = task, teacher
+        self.even = False
 
     def forward(self, batch: Batch, tagging: bool = False) -> tuple[Tensor, dict[str, float], Trace | None]:
         """`tagging`: the loss of the first epochs, of the image tower alone."""
         if tagging:
             loss = self.task.tagging_loss(self.model, batch)
             return loss, {"loss_tags": float(loss.detach())}, None
-        return self.task.loss(self.model, batch, self.helper, self.teacher)
+        loss, logs, trace = self.task.loss(self.model, batch, self.helper, self.teacher)
+        if self.even and self.model.temperature is not None and METHODS[self.model.pruning.method].guided:
+            loss = loss + 0 * torch.stack([p.sum() for p in self.model.madtp_guidance.parameters()]).sum()
+        return loss, logs, trace
 
 
 # Dense steps use no semantic tokens; what a helper remembers is the same everywhere, and large.

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from madtp.page.curve import Curve, measure_curve, rising
+from madtp.cost.curve import Curve, fill, measure_curve, rising
 
 
 def test_between_points_by_hand() -> None:
@@ -24,9 +24,9 @@ def test_beyond_the_ends_and_dense() -> None:
     assert (curve.least, curve.most) == (0.2, 0.7)
 
 
-def test_what_saves_no_more_is_left_out_whichever_way_the_knob_turns() -> None:
+def test_what_saves_as_much_as_a_stronger_one_is_left_out_whichever_way_the_knob_turns() -> None:
     up = [(1.0, 0.1), (2.0, 0.3), (3.0, 0.25), (5.0, 0.6)]
-    assert rising(up).points == ((0.1, 1.0), (0.3, 2.0), (0.6, 5.0))
+    assert rising(up).points == ((0.1, 1.0), (0.25, 3.0), (0.6, 5.0))
     down = [(1.0, 0.6), (2.0, 0.3), (3.0, 0.3), (5.0, 0.1)]
     assert rising(down).points == ((0.1, 5.0), (0.3, 3.0), (0.6, 1.0))
     with pytest.raises(ValueError, match="at least one"):
@@ -63,3 +63,19 @@ def test_measuring_ends() -> None:
     curve = measure_curve(jump, (0.1, 100.0), grid=5, most=11)
     assert count == 11
     assert len(curve.points) == 2
+
+
+def test_filled_where_neighbours_differ_and_not_elsewhere() -> None:
+    known = {1.0: 0.1, 4.0: 0.5, 16.0: 0.55}
+    tried: list[float] = []
+
+    def measure(strength: float) -> float:
+        tried.append(strength)
+        return 0.1 + 0.2 * math.log2(strength)
+
+    fill(measure, known, gap=0.11, most=7)
+    assert tried == pytest.approx([2.0, 2**0.5, 2**1.5]) and known[2.0] == pytest.approx(0.3)
+    fill(measure, {1.0: 0.1, 4.0: 0.9}, gap=0.11, most=2)
+    assert len(tried) == 5
+    fill(measure, {1.0: 0.1}, gap=0.11, most=2)
+    assert len(tried) == 5

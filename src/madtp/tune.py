@@ -1,0 +1,284 @@
+"""A search for the settings with which a dense model is best compressed to a budget; on validation data alone.
+
+Trials are proposed by optuna (TPE) and stopped early by it where they fall behind the others' median. What was tried is
+in a journal in the search's folder, so that a search that was cut short goes on.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import optuna
+from accelerate.utils import set_seed
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState
+
+from madtp import checkpoints
+from madtp.cost.budget import OutOfReach
+from madtp.data.sample import Data
+from madtp.errors import InputError
+from madtp.files import write_json
+from madtp.model.load import load
+from madtp.recipe import Progress, TrainConfig
+from madtp.task.base import Task
+from madtp.task.distill import Teacher
+from madtp.train import Trainer
+
+RUNS, JOURNAL, ROW = "runs", "journal.log", "trial.json"
+STARTUP = 3  # trials that are drawn at random, and never stopped early, before others are measured against them
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A setting's values to choose from, or its range.
+
+    Attributes:
+        values: to choose from; empty = the range.
+        low, high: ends of the range, searched on a logarithmic scale.
+    """
+
+    values: tuple[float, ...] = ()
+    low: float = 0.0
+    high: float = 0.0
+
+    def told(self) -> list[float] | str:
+        """For a file of settings."""
+        return list(self.values) or f"{self.low:g}..{self.high:g}"
+
+    def suggest(self, name: str, trial: optuna.Trial) -> float:
+        """The value that a trial is to have."""
+        if len(self.values) == 1:
+            return self.values[0]
+        if self.values:
+            return float(trial.suggest_categorical(name, self.values))
+        return trial.suggest_float(name, self.low, self.high, log=True)
+
+
+# What can be searched, and how far if nothing else is said.
+KNOBS: dict[str, Knob] = {
+    "lr": Knob(low=1e-4, high=2e-3),
+    "alpha": Knob((0.0, 0.03, 0.1, 0.3, 1.0)),
+    "semantic_tokens": Knob((16, 32, 64, 100, 200)),
+    "straight_through": Knob((0.0, 0.1, 0.3, 0.5, 1.0)),
+    "distill": Knob((0.0, 0.3, 1.0)),
+    "first_block": Knob((0, 1, 2)),
+}
+_WHOLE = {"semantic_tokens": 1, "first_block": 0}  # numbers of things, and the least there must be
+
+
+def parse_space(text: str) -> dict[str, Knob]:
+    """`"lr=1e-4..1e-3 alpha=0,0.1 first_block"` -> the knobs by name; one value alone fixes it.
+
+    Raises:
+        InputError: no such setting, or no such values.
+    """
+    space = {}
+    for word in text.split():
+        name, given, said = word.partition("=")
+        if name not in KNOBS:
+            raise InputError(f"unknown setting {name!r}", "--search", f"known are {', '.join(KNOBS)}")
+        space[name] = _knob(name, said) if given else KNOBS[name]
+    if not space:
+        raise InputError("names no setting", "--search", "e.g. 'lr alpha=0,0.1 first_block'")
+    return space
+
+
+def _knob(name: str, said: str) -> Knob:
+    ranged = ".." in said
+    try:
+        numbers = tuple(float(part) for part in said.split(".." if ranged else ","))
+    except ValueError:
+        numbers = ()
+    low = _WHOLE.get(name, 0)
+    right = bool(numbers) and all(low <= n < float("inf") for n in numbers) and (name != "lr" or min(numbers) > 0)
+    if name in _WHOLE:
+        right = right and all(n == int(n) for n in numbers) and not ranged
+    if ranged:
+        right = right and len(numbers) == 2 and 0 < numbers[0] < numbers[1]
+    if not right:
+        raise InputError(f"{name}={said}: no values", "--search", f"e.g. {name}={_example(name)}")
+    return Knob(low=numbers[0], high=numbers[1]) if ranged else Knob(tuple(dict.fromkeys(numbers)))
+
+
+def _example(name: str) -> str:
+    knob = KNOBS[name]
+    return ",".join(f"{value:g}" for value in knob.values) or f"{knob.low:g}..{knob.high:g}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search: what all of its trials share.
+
+    Attributes:
+        model: folder or hub id of the dense model.
+        task: of the model.
+        train, val: splits; every trial trains on the one, and is judged by the task's main metric on the other.
+        out: folder of the search.
+        recipe: of the training, its budgets among them; a trial's own learning rate and distillation go before it.
+        space: knobs by name.
+        device: "cpu" or "cuda".
+    """
+
+    model: str
+    task: Task
+    train: Data[Any]
+    val: Data[Any]
+    out: Path
+    recipe: TrainConfig
+    space: Mapping[str, Knob]
+    device: str = "cpu"
+
+    def run(self, trials: int, report: Callable[[int, Progress], None] | None = None) -> list[dict[str, Any]]:
+        """Go on until there are `trials`, those of earlier calls included; returns their rows (see `rows`).
+
+        The best trial's model is `best`'s folder; weights of the others are let go.
+
+        Args:
+            trials: finished ones, early-stopped and failed ones included.
+            report: told the trial's number and where it is.
+
+        Raises:
+            InputError: as the trainer, if no trial can be trained.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.out.mkdir(parents=True, exist_ok=True)
+        storage = JournalStorage(JournalFileBackend(str(self.out / JOURNAL)))
+        study = optuna.create_study(
+            storage=storage,
+            study_name="madtp",
+            load_if_exists=True,
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP),
+        )
+        for left in study.get_trials(states=(TrialState.RUNNING,)):  # cut short: done again, from its checkpoint
+            study.tell(left.number, state=TrialState.FAIL)
+            study.enqueue_trial(left.params, user_attrs={"seen": sorted(left.intermediate_values.items())})
+        while (done := len(_ended(study))) < trials:
+            # a sampler of its own for every trial: a search that was cut short proposes what it would have
+            study.sampler = optuna.samplers.TPESampler(seed=self.recipe.seed + done, n_startup_trials=STARTUP)
+            trial = study.ask()
+            self._trial(study, trial, report)
+            self._tidy(study)
+        return self.rows(study)
+
+    def _trial(self, study: optuna.Study, trial: optuna.Trial, report: Callable[[int, Progress], None] | None) -> None:
+        settings = {name: knob.suggest(name, trial) for name, knob in self.space.items()}
+        settings |= {name: int(settings[name]) for name in _WHOLE if name in settings}
+        folder = self._folder(settings)
+        trial.set_user_attr("folder", folder.name)
+        trial.set_user_attr("settings", settings)
+        if (folder / ROW).is_file():  # the same settings again: known
+            row = json.loads((folder / ROW).read_text(encoding="utf-8"))
+            study.tell(trial, row["value"])
+            return
+
+        for epoch, value in trial.user_attrs.get("seen", ()):
+            trial.report(value, epoch)
+
+        def see(progress: Progress) -> None:
+            if report is not None:
+                report(trial.number, progress)
+            if progress.value is not None:
+                trial.report(progress.value, progress.epoch)
+                if trial.should_prune():
+                    raise optuna.TrialPruned
+
+        try:
+            row = self._train(settings, folder, see)
+        except optuna.TrialPruned:
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        except OutOfReach as error:  # with these settings; others may meet the budget
+            trial.set_user_attr("failed", str(error))
+            study.tell(trial, state=TrialState.FAIL)
+            return
+        write_json(folder / ROW, row)
+        study.tell(trial, row["value"])
+
+    def _folder(self, settings: Mapping[str, float]) -> Path:
+        name = sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+        return self.out / RUNS / name
+
+    def _train(self, settings: dict[str, float], folder: Path, see: Callable[[Progress], None]) -> dict[str, Any]:
+        set_seed(self.recipe.seed)
+        model: Any = load(self.model)
+        model.to(self.device).eval()
+        recipe = replace(
+            self.recipe,
+            lr=settings.get("lr", self.recipe.lr),
+            distill=settings.get("distill", self.recipe.distill),
+        )
+        teacher = Teacher(model, recipe.distill) if recipe.distill else None
+        own: dict[str, Any] = {name: settings[name] for name in ("alpha", "straight_through") if name in settings}
+        if "first_block" in settings:
+            own["first_block"] = int(settings["first_block"])
+        model.pruning = replace(model.pruning, method="madtp", temperature=None, reduction=None, **own)
+        if "semantic_tokens" in settings:
+            model.renew_semantic_tokens(int(settings["semantic_tokens"]))
+        resume = checkpoints.is_there(folder)
+        if not resume:
+            shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short before its first checkpoint
+            folder.mkdir(parents=True)
+        source = {"model": self.model, "data": self.train.name}
+        trainer = Trainer(
+            model, self.task, self.train, self.val, folder, recipe, see,
+            device=self.device, source=source, teacher=teacher,
+        )  # fmt: skip
+        found = trainer.run(resume)
+        value = found.metrics[self.task.higher_is_better]
+        return {"value": value, "temperature": trainer.bare.temperature, "settings": settings, **found.to_dict()}
+
+    def _tidy(self, study: optuna.Study) -> None:
+        """Keep the best trial's model; of the others what was measured."""
+        best = self._best(study)
+        for folder in (self.out / RUNS).iterdir():
+            if best is None or folder.name != best.user_attrs["folder"]:
+                for file in folder.iterdir():
+                    if file.is_file() and file.name != ROW and file.suffix != ".jsonl":
+                        file.unlink()
+            else:
+                checkpoints.forget(folder)
+
+    @staticmethod
+    def _best(study: optuna.Study) -> FrozenTrial | None:
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
+
+    def rows(self, study: optuna.Study) -> list[dict[str, Any]]:
+        """One row a trial that ended, in their order.
+
+        `trial` its number; `state` "done", "stopped" (early) or "failed" (`reason`: the budget is out of reach
+        so); `value` of the task's main metric at the end, or the best before it was stopped; `epochs` validated;
+        `settings`; `folder`; of trials that are done also metrics, GFLOPs and temperature.
+        """
+        rows = []
+        for trial in _ended(study):
+            state = {TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped"}.get(trial.state, "failed")
+            seen = trial.intermediate_values
+            row: dict[str, Any] = {
+                "trial": trial.number,
+                "state": state,
+                "value": trial.value if state == "done" else max(seen.values(), default=None),
+                "epochs": len(seen),
+                "settings": trial.user_attrs["settings"],
+                "folder": f"{RUNS}/{trial.user_attrs['folder']}",
+            }
+            if state == "done":
+                told = json.loads((self.out / row["folder"] / ROW).read_text(encoding="utf-8"))
+                row |= {key: told[key] for key in ("metrics", "gflops", "temperature")}
+            if state == "failed":
+                row["reason"] = trial.user_attrs["failed"]
+            rows.append(row)
+        return rows
+
+
+def _ended(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials that need not be done again: all but those that were cut short."""
+    states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+    some = study.get_trials(deepcopy=False, states=states)
+    return [trial for trial in some if trial.state != TrialState.FAIL or "failed" in trial.user_attrs]

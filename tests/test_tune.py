@@ -1,0 +1,137 @@
+"""The search: trials are proposed, stopped early, cut short and gone on with; the best is kept, and nothing is lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from madtp.errors import InputError
+from madtp.model.load import load
+from madtp.recipe import Progress, TrainConfig
+from madtp.tune import KNOBS, ROW, RUNS, Knob, Search, parse_space
+from small import contents, model_folder, nano_task, samples
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return model_folder(tmp_path_factory.mktemp("model") / "dense")
+
+
+def search(model: Path, out: Path, space: str = "lr=1e-4..1e-2 alpha=0,0.3 semantic_tokens=7", **recipe: Any) -> Search:
+    recipe = {"epochs": 2, "batch_size": 3, "texts": 1, "reductions": (0.4,), **recipe}
+    data = (samples("vqa", split, count) for split, count in (("train", 5), ("val", 3)))
+    return Search(str(model), nano_task("vqa"), *data, out, TrainConfig(**recipe), parse_space(space))
+
+
+def test_what_may_be_searched() -> None:
+    assert parse_space("alpha lr") == {"alpha": KNOBS["alpha"], "lr": KNOBS["lr"]}
+    space = parse_space("lr=1e-4..1e-3 semantic_tokens=16,64 distill=0.5 alpha=0,0")
+    assert space["lr"] == Knob(low=1e-4, high=1e-3)
+    assert space["semantic_tokens"].values == (16, 64)
+    assert space["distill"].values == (0.5,) and space["alpha"].values == (0.0,)
+    for wrong, said in (
+        ("", "names no setting"),
+        ("temperature", "unknown setting 'temperature'"),
+        ("lr=", "no values"),
+        ("lr=0", "no values"),
+        ("lr=nan", "no values"),
+        ("alpha=-1,0", "no values"),
+        ("alpha=0..1", "no values"),  # a logarithmic scale has no 0
+        ("lr=1e-3..1e-4", "no values"),
+        ("semantic_tokens=0", "no values"),
+        ("semantic_tokens=1.5", "no values"),
+        ("semantic_tokens=1..5", "no values"),
+    ):
+        with pytest.raises(InputError, match=said):
+            parse_space(wrong)
+
+
+def test_trials_differ_and_the_best_is_kept(dense: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, float]] = []
+
+    def tell(trial: int, progress: Progress) -> None:
+        if progress.value is not None:
+            seen.append((trial, progress.value))
+
+    run = search(dense, tmp_path / "out")
+    rows = run.run(3, tell)
+    assert [row["trial"] for row in rows] == [0, 1, 2]
+    assert len({row["settings"]["lr"] for row in rows}) == 3
+    for row in rows:
+        assert row["state"] == "done" and row["epochs"] == 2
+        assert 1e-4 <= row["settings"]["lr"] <= 1e-2 and row["settings"]["alpha"] in (0.0, 0.3)
+        assert row["settings"]["semantic_tokens"] == 7
+        assert row["value"] == row["metrics"]["accuracy"]
+        assert [trial for trial, _ in seen].count(row["trial"]) == 2
+        assert row["gflops"]["reduction"] == pytest.approx(0.4, abs=0.12)
+    best = max(rows, key=lambda row: (row["value"], -row["trial"]))
+    for row in rows:
+        folder = tmp_path / "out" / row["folder"]
+        assert (folder / "model.safetensors").is_file() == (row is best)
+        assert not list(folder.glob("checkpoint*")) and (folder / "log.jsonl").is_file()
+    kept = load(tmp_path / "out" / best["folder"]).pruning
+    assert kept.semantic_tokens == 7 and kept.alpha == best["settings"]["alpha"]
+    assert kept.temperature == best["temperature"]
+
+    # the same call changes nothing, a larger number goes on
+    before = contents(tmp_path / "out" / RUNS)
+    assert search(dense, tmp_path / "out").run(3) == rows
+    assert contents(tmp_path / "out" / RUNS) == before
+    more = search(dense, tmp_path / "out").run(4)
+    assert more[:3] == rows and more[3]["trial"] == 3
+
+
+def test_a_search_cut_short_goes_on_as_if_it_had_not_been(dense: Path, tmp_path: Path) -> None:
+    whole = search(dense, tmp_path / "whole", save_every=1).run(2)
+
+    class Cut(Exception):
+        pass
+
+    def cut(trial: int, progress: Progress) -> None:
+        if trial == 1 and progress.step == 3:
+            raise Cut
+
+    with pytest.raises(Cut):
+        search(dense, tmp_path / "cut", save_every=1).run(2, cut)
+    steps = []
+    rows = search(dense, tmp_path / "cut", save_every=1).run(
+        2, lambda trial, progress: steps.append((trial, progress.step))
+    )
+    assert {trial for trial, _ in steps} == {2} and min(step for _, step in steps) > 1, "from its checkpoint"
+    assert [row["trial"] for row in rows] == [0, 2]
+    left = [{**row, "trial": None} for row in rows]
+    assert left == [{**row, "trial": None} for row in whole]
+    assert search(dense, tmp_path / "cut", save_every=1).run(2) == rows
+
+
+def test_trials_that_fall_behind_are_stopped(dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def worse(self: optuna.pruners.MedianPruner, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        return trial.number == 1
+
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", worse)
+    done, stopped = search(dense, tmp_path / "out").run(2)
+    assert done["state"] == "done" and stopped["state"] == "stopped" and stopped["epochs"] == 1
+    assert stopped["value"] is not None and "metrics" not in stopped
+    assert not (tmp_path / "out" / stopped["folder"] / ROW).exists()
+    assert not list((tmp_path / "out" / stopped["folder"]).glob("*.safetensors"))
+
+
+def test_settings_that_cannot_meet_the_budget_fail_alone(dense: Path, tmp_path: Path) -> None:
+    # from its last block on, next to nothing can be saved
+    rows = search(dense, tmp_path / "out", "first_block=0,2", reductions=(0.4,), epochs=1).run(5)
+    by_block = {row["settings"]["first_block"]: row for row in rows}
+    assert by_block[0]["state"] == "done"
+    assert by_block[2]["state"] == "failed" and "reduction" in by_block[2]["reason"]
+
+
+def test_the_same_settings_are_not_trained_twice(dense: Path, tmp_path: Path) -> None:
+    trained = []
+    rows = search(dense, tmp_path / "out", "alpha=0.1", epochs=1).run(
+        3, lambda trial, progress: trained.append((trial, progress.step))
+    )
+    assert {trial for trial, _ in trained} == {0}
+    assert [row["value"] for row in rows] == [rows[0]["value"]] * 3
+    (row,) = (tmp_path / "out" / "runs").glob(f"*/{ROW}")
+    assert json.loads(row.read_text())["settings"] == {"alpha": 0.1}
