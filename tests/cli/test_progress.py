@@ -15,7 +15,7 @@ SMALL = ("--limit", 3, "--batch-size", 2)
 LONG: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
     "evaluate": (("--model", "MODEL", "--data", "DATA", *SMALL), ("evaluating on", "ETA", "timing dense and pruned")),
     "calibrate": (("--model", "MODEL", "--data", "DATA", "--reduction", 0.3, *SMALL), ("reading", "measuring", "ETA")),
-    "predict": (("--model", "MODEL", "--data", "DATA/test/images", "--text", "is it red?"), ("vqa of",)),
+    "predict": (("--model", "MODEL", "--data", "DATA/test/images", "--text", "is it red?"), ("vqa of", "ETA")),
     "view": (("--model", "MODEL", "--data", "DATA", "--worst", 1, *SMALL), ("dense and pruned on", "ETA")),
     "bench": (("--model", "MODEL", "--pairs", 1, "--text-tokens", 7), ("timing towers", "ETA")),
     "flops": (("--model", "MODEL", "--data", "DATA", "--limit", 3), ("measuring on", "ETA")),

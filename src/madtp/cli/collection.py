@@ -97,7 +97,13 @@ def predict(
     common.make_task("retrieval" if kind == "clip" else kind, processor, prompt=job.prompt, beams=job.beams)
     with common.progress(f"{task} of {data}", None) as advance:
         cluster = Cluster(address, actors)
-        ended = run(job, data, engine=engine, cluster=cluster, done=lambda written: advance(1, written["part"]))
+        ended = run(
+            job,
+            data,
+            engine=engine,
+            cluster=cluster,
+            done=lambda written: advance(written["share"], written["part"], written["inputs"]),
+        )
     result = {"task": task, "model": model, "data": data, "out": str(out), "engine": engine, **ended}
     before = f", {ended['parts_before']} parts were there" if ended["parts_before"] else ""
     said = f"{out}: {ended['rows']} answers in {ended['parts']} parts{before}; {ended['errors']} inputs were wrong"

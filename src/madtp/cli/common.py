@@ -172,7 +172,7 @@ def make_task(name: str, processor: Any, **options: Any) -> Any:
 
 @contextmanager
 def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
-    """A bar with ETA on stderr, silent when piped; yields `advance(n, note="")`."""
+    """A bar with ETA on stderr, silent when piped; yields `advance(n, note, total)`, a total that is known late."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -184,8 +184,8 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
     with Progress(*columns, TextColumn("{task.fields[note]}"), console=stderr, disable=quiet) as bar:
         task = bar.add_task(what, total=total, note="")
 
-        def advance(n: int = 1, note: str | None = None) -> None:
-            bar.advance(task, n)
+        def advance(n: float = 1, note: str | None = None, total: int | None = None) -> None:
+            bar.update(task, advance=n, total=total)
             if note is not None:
                 bar.update(task, note=note)
 

@@ -15,7 +15,7 @@ from madtp.collection.write import gather_errors, write
 from madtp.errors import InputError
 
 Done = Callable[[dict[str, Any]], None]
-"""Told of every part that was written: `part`, `rows`, `errors`."""
+"""Told of every part that was written: `part`, `rows`, `errors`; `share` of its input, of how many `inputs`."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,8 @@ def run(
         total["parts"] += bool(written["part"])
         total["rows"] += written["rows"]
         if done is not None:
-            done(written)
+            whole = written["part"].rpartition("-of-")[2]  # an input that cannot be read is no part, and done
+            done({**written, "share": 1 / int(whole or 1), "inputs": len(plan.inputs)})
 
     if plan.inputs:
         if engine == "ray":
