@@ -33,7 +33,7 @@ def test_a_search_and_what_it_writes(madtp: Run, dense: Path, data: Path, tmp_pa
 
     # the command that it names makes the same model
     words = shlex.split(best["command"].replace("--out OUT", f"--out {tmp_path / 'again'}"))
-    again = object_of(madtp(*words[1:], "--limit", 6, "--json"))
+    again = object_of(madtp(*words[1:], "--json"))
     assert again["metrics"] == best["metrics"] and again["temperature"] == best["temperature"]
     name = "model.safetensors"
     assert contents(tmp_path / "again")[name] == contents(out / best["folder"])[name]

@@ -11,6 +11,11 @@ from madtp.cli.train import EvalOption, LrOption, MomentumOption, QueueOption, T
 from madtp.errors import InputError
 
 SEARCH = "lr alpha semantic_tokens straight_through first_block"
+# Options that a compression has too.
+PASSED_ON = (
+    "epochs", "batch_size", "lr", "texts", "eval_every", "val_images", "prompt", "beams", "momentum", "queue", "limit",
+    "seed",
+)  # fmt: skip
 
 
 def tune(
@@ -88,7 +93,7 @@ def tune(
 
         rows = run.run(trials, tell)
     result = {"schema": 1, **shared, "trials": rows, "best": _best(rows), **settings()}
-    _write(out, result, f"madtp compress --model {model} --data {data} --reduction {reduction}")
+    _write(out, result, ("--model", model, "--data", data, "--reduction", reduction))
     common.emit(result, as_json, "" if as_json else _table(result, work.higher_is_better))
 
 
@@ -97,14 +102,17 @@ def _best(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     return max(done, key=lambda row: (row["value"], -row["trial"]), default=None)
 
 
-def _write(out: Path, result: dict[str, Any], command: str) -> None:
+def _write(out: Path, result: dict[str, Any], given: tuple[str, ...]) -> None:
+    """The result, and the best trial beside it with the command that makes its model again."""
+    from shlex import join
+
     from madtp.files import write_json
 
     write_json(out / "tune.json", result)
     if (best := result["best"]) is not None:
-        more = {key: result[key] for key in ("epochs", "batch_size", "texts", "val_images", "seed", "lr")}
-        options = " ".join(f"--{key.replace('_', '-')} {value:g}" for key, value in (more | best["settings"]).items())
-        write_json(out / "best.json", {**best, "command": f"{command} {options} --out OUT"})
+        options = {key: result[key] for key in PASSED_ON if result[key] is not None} | best["settings"]
+        words = [word for key, value in options.items() for word in (f"--{key.replace('_', '-')}", f"{value}")]
+        write_json(out / "best.json", {**best, "command": join(["madtp", "compress", *given, *words, "--out", "OUT"])})
 
 
 def _table(result: dict[str, Any], metric: str) -> Any:
