@@ -224,7 +224,7 @@ def calibrate(folder: Path, part: Any, job: Job, asked: float) -> float:
     network, processor = load_model(str(folder))
     stage = Predict(job)
     pixels = stage.pixels(part.pixels)
-    _calibrate(network, Work("tower", lambda: network.see(pixels).trace), asked)
+    _calibrate(network, Work("tower", lambda: network.see(pixels).trace, lambda: None), asked)
     shutil.rmtree(folder)
     save_model(network, processor, folder)
     return float(network.pruning.reduction)

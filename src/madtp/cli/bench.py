@@ -14,6 +14,8 @@ from madtp.cli.compress import parse_budgets
 from madtp.cli.flops import ModelOption, PresetOption, check_text, one_of
 from madtp.errors import InputError
 
+WARM = 16  # examples before the counted ones: the kernels of most numbers of tokens are made by then
+
 
 @dataclass(frozen=True)
 class Work:
@@ -263,7 +265,13 @@ def _row(network: Any, work: Work, examples: int, pairs: int) -> dict[str, Any]:
         network.pruning = replace(setting, temperature=temperature)
         return work.run()
 
-    times = time_pairs(lambda: at(None), lambda: traces.append(at(setting.temperature)), pairs=pairs, before=work.renew)
+    times = time_pairs(
+        lambda: at(None),
+        lambda: traces.append(at(setting.temperature)),
+        pairs=pairs,
+        warmup=max(1, WARM // examples),
+        before=work.renew,
+    )
     pruned, dense = _gflops(network, traces[-pairs:])  # of what was timed
     blocks = zip(*(trace.tower("vision") for trace in traces[-pairs:]), strict=True)
     kept = [torch.cat([block.tokens_out for block in same]) for same in blocks]
