@@ -243,3 +243,4 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
         torch.distributed.destroy_process_group()
     else:
         (home / "left-alone.txt").write_text(left_alone())
+        os._exit(0)  # gloo's threads, whose peer is gone, may abort an exit in good order
