@@ -6,7 +6,7 @@ in a journal in the search's folder, so that a search that was cut short goes on
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -136,14 +136,14 @@ class Search:
     def run(self, trials: int, report: Callable[[int, Progress], None] | None = None) -> list[dict[str, Any]]:
         """Go on until there are `trials`, those of earlier calls included; returns their rows (see `rows`).
 
-        The best trial's model is `best`'s folder; weights of the others are let go.
+        The model of the best (`best_of`) stays in its folder; weights of the others are let go.
 
         Args:
             trials: finished ones, early-stopped and failed ones included.
             report: told the trial's number and where it is.
 
         Raises:
-            InputError: as the trainer, if no trial can be trained.
+            InputError: as the trainer; a budget that is out of reach makes the trial fail alone.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -235,19 +235,14 @@ class Search:
 
     def _tidy(self, study: optuna.Study) -> None:
         """Keep the best trial's model; of the others what was measured."""
-        best = self._best(study)
+        best = best_of(self.rows(study))
         for folder in (self.out / RUNS).iterdir():
-            if best is None or folder.name != best.user_attrs["folder"]:
-                for file in folder.iterdir():
-                    if file.is_file() and file.name != ROW and file.suffix != ".jsonl":
-                        file.unlink()
-            else:
+            if best is not None and folder == self.out / best["folder"]:
                 checkpoints.forget(folder)
-
-    @staticmethod
-    def _best(study: optuna.Study) -> FrozenTrial | None:
-        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return max(done, key=lambda trial: (trial.value, -trial.number), default=None)
+                continue
+            for file in folder.iterdir():
+                if file.is_file() and file.name != ROW and file.suffix != ".jsonl":
+                    file.unlink()
 
     def rows(self, study: optuna.Study) -> list[dict[str, Any]]:
         """One row a trial that ended, in their order.
@@ -275,6 +270,12 @@ class Search:
                 row["reason"] = trial.user_attrs["failed"]
             rows.append(row)
         return rows
+
+
+def best_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of the highest value, of equals the first; None if no trial was done."""
+    done = [row for row in rows if row["state"] == "done"]
+    return max(done, key=lambda row: (row["value"], -row["trial"]), default=None)
 
 
 def _ended(study: optuna.Study) -> list[FrozenTrial]:

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from cli.test_verbs import object_of
 from madtp.cost.flops import count_dense
 from madtp.model.load import load
 from madtp.model.presets import PRESETS, Preset, random_inputs
-from madtp.model.shape import CLASSES, shape_of
+from madtp.model.shape import CLASSES, class_of, shape_of
 
 FIGURES = {"reduction", "dense_ms", "pruned_ms", "speedup", "ideal", "efficiency", "peak_mb_dense", "peak_mb_pruned"}
 ROW = {"work", "batch", "dtype", "device", "reduction_asked", "temperature", "gflops", "tokens_per_block"} | FIGURES
@@ -148,3 +149,18 @@ def test_several_sizes_and_budgets_with_commas_or_spaces(madtp: Run, nano: None)
     assert [(row["batch"], row["reduction_asked"]) for row in rows] == [(2, 0.4), (2, 0.5), (3, 0.4), (3, 0.5)]
     said = madtp(*command, "--batch-size", 0)
     assert said.code == 2 and "'0' is no number of examples" in said.err
+
+
+def test_every_pair_has_inputs_of_its_own(madtp: Run, nano: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+    encode = class_of("vqa").encode
+
+    def noted(self: Any, **inputs: Any) -> Any:
+        seen.append(float(inputs["pixel_values"].sum()))
+        return encode(self, **inputs)
+
+    monkeypatch.setattr(class_of("vqa"), "encode", noted)
+    command = ("bench", "--preset", "nano-vqa", "--pairs", 3, "--batch-size", 16, "--text-tokens", 7)
+    assert madtp(*command, "--reduction", 0.45).code == 0
+    seen = [pictures for i, pictures in enumerate(seen) if i == 0 or pictures != seen[i - 1]]
+    assert len(seen) == len(set(seen)) == 1 + 1 + 3, "to find the temperature, to warm up, and each pair"

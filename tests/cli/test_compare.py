@@ -9,6 +9,7 @@ import pytest
 
 from cli.conftest import Run
 from cli.test_verbs import object_of
+from madtp.files import locked
 from small import contents, model_folder
 
 SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--pairs", 1)
@@ -52,6 +53,8 @@ def test_untrained_methods_meet_the_budget(madtp: Run, dense: Path, data: Path, 
     after = contents(out / "runs")
     assert {name: after[name] for name in before} == before, "what is done is left alone"
     assert [line["method"] for line in more["table"]] == [*lines, "madtp_static"]
+    with locked(out):
+        assert "another run writes there" in madtp(*command, "--methods", "tome", "--semantic-tokens", 7).wrong()
     said = madtp(*command, "--methods", "tome", "--semantic-tokens", 7)
     assert said.code == 0 and "tome" in said.out and "saved" in said.out and "{" not in said.out
     assert "semantic_tokens 7 -> 5" in madtp(*command, "--semantic-tokens", 5).wrong()

@@ -10,6 +10,7 @@ import pytest
 
 from cli.conftest import Run
 from cli.test_verbs import object_of
+from madtp.files import locked
 from small import contents, model_folder
 
 SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--epochs", 1, "--reduction", 0.4)
@@ -38,6 +39,8 @@ def test_a_search_and_what_it_writes(madtp: Run, dense: Path, data: Path, tmp_pa
     name = "model.safetensors"
     assert contents(tmp_path / "again")[name] == contents(out / best["folder"])[name]
 
+    with locked(out):
+        assert "another run writes there" in madtp(*command, "--trials", 3).wrong()
     said = madtp(*command, "--trials", 2)
     assert said.code == 0 and "best" in said.out and "semantic_tokens" in said.out and "{" not in said.out
     assert "epochs 1 -> 2" in madtp(*command, "--epochs", 2).wrong()

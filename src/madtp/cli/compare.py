@@ -64,6 +64,7 @@ def compare(
 
     from madtp.cli.common import load_data
     from madtp.compare import Comparison, check_settings, plan, rows_in
+    from madtp.files import locked
     from madtp.recipe import Progress, TrainConfig
     from madtp.report import check_plots, settings
     from madtp.report.arena import arena_rich
@@ -109,7 +110,7 @@ def compare(
         faults,
     )
     jobs = plan(names, budgets, seeds, epochs > 0, semantic_tokens is not None)
-    with common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
+    with locked(out), common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
         for job in jobs:
             advance(0, job.name)
 

@@ -54,11 +54,12 @@ def tune(
     there. The same command goes on where it was cut short; with more --trials, where it ended.
     """
     from madtp.compare import check_settings
+    from madtp.files import locked
     from madtp.recipe import TrainConfig
     from madtp.report import settings
 
     try:
-        from madtp.tune import Search, parse_space
+        from madtp.tune import Search, best_of, parse_space
     except ModuleNotFoundError as error:
         raise InputError("needs optuna", "madtp tune", 'pip install "madtp[tune]"') from error
 
@@ -83,7 +84,7 @@ def tune(
     }  # fmt: skip
     check_settings(out, shared, "a search")
     run = Search(model, work, training, validation, out, recipe, space, place)
-    with common.progress(f"{trials} trials on {training.name}", trials) as advance:
+    with locked(out), common.progress(f"{trials} trials on {training.name}", trials) as advance:
         now = 0
 
         def tell(trial: int, p: Any) -> None:
@@ -92,14 +93,9 @@ def tune(
             now = max(now, trial)
 
         rows = run.run(trials, tell)
-    result = {"schema": 1, **shared, "trials": rows, "best": _best(rows), **settings()}
+    result = {"schema": 1, **shared, "trials": rows, "best": best_of(rows), **settings()}
     _write(out, result, ("--model", model, "--data", data, "--reduction", reduction))
     common.emit(result, as_json, "" if as_json else _table(result, work.higher_is_better))
-
-
-def _best(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
-    done = [row for row in rows if row["state"] == "done"]
-    return max(done, key=lambda row: (row["value"], -row["trial"]), default=None)
 
 
 def _write(out: Path, result: dict[str, Any], given: tuple[str, ...]) -> None:
