@@ -11,6 +11,7 @@ import pytest
 from cli.conftest import Run
 from cli.test_verbs import object_of
 from madtp.files import locked
+from madtp.model.load import load
 from small import contents, model_folder
 
 SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--epochs", 1, "--reduction", 0.4)
@@ -24,10 +25,10 @@ def dense(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_search_and_what_it_writes(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command: tuple[Any, ...] = ("tune", "--model", dense, "--data", data, "--out", out, *SMALL)
-    command += ("--search", "alpha=0,0.3 semantic_tokens=7 first_block=0")
+    command += ("--search", "lr=1e-3..1e-2 alpha=0,0.3 semantic_tokens=7 first_block=1")
     result = object_of(madtp(*command, "--trials", 2, "--json"))
     assert json.loads((out / "tune.json").read_text()) == result
-    assert result["search"] == {"alpha": [0, 0.3], "semantic_tokens": [7], "first_block": [0]}
+    assert result["search"] == {"lr": "0.001..0.01", "alpha": [0, 0.3], "semantic_tokens": [7], "first_block": [1]}
     assert [row["trial"] for row in result["trials"]] == [0, 1]
     best = json.loads((out / "best.json").read_text())
     assert best["value"] == max(row["value"] for row in result["trials"]) == result["best"]["value"]
@@ -36,6 +37,8 @@ def test_a_search_and_what_it_writes(madtp: Run, dense: Path, data: Path, tmp_pa
     words = shlex.split(best["command"].replace("--out OUT", f"--out {tmp_path / 'again'}"))
     again = object_of(madtp(*words[1:], "--json"))
     assert again["metrics"] == best["metrics"] and again["temperature"] == best["temperature"]
+    assert load(tmp_path / "again").pruning == load(out / best["folder"]).pruning
+    assert load(tmp_path / "again").pruning.first_block == 1
     name = "model.safetensors"
     assert contents(tmp_path / "again")[name] == contents(out / best["folder"])[name]
 

@@ -128,7 +128,9 @@ def test_parquet(groups: int, job: Jobs, tmp_path: Path) -> None:
 def test_a_stopped_job_does_what_is_missing_and_nothing_twice(job: Jobs, tmp_path: Path) -> None:
     data = write_shards(tmp_path / "data", 3, PICTURES)
     whole = job("caption", "caption", beams=1)
-    assert run(whole, str(data))["parts"] == 9
+    shares: list[tuple[float, int]] = []
+    assert run(whole, str(data), done=lambda part: shares.append((part["share"], part["inputs"])))["parts"] == 9
+    assert {inputs for _, inputs in shares} == {3} and sum(share for share, _ in shares) == pytest.approx(3)
     broken = replace(whole, out=tmp_path / "broken")
     stop: dict[str, Any] = {"left": 4}
 
