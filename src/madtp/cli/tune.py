@@ -118,13 +118,13 @@ def _table(result: dict[str, Any], metric: str) -> Any:
     from madtp.report.table import MISSING, percent, score
 
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, title=f"{metric} on val; the best is in best.json")
-    names = list(result["search"])
-    for name in ("trial", metric, "reduction", *names, "state"):
-        table.add_column(name, overflow="fold")
+    for name in ("trial", metric, "reduction", "state", "settings"):
+        table.add_column(name)
     best = result["best"]
     for row in sorted(result["trials"], key=lambda row: (-(row["value"] or 0), row["trial"])):
         value = MISSING if row["value"] is None else score(metric, row["value"], 2)
         saved = percent(row["gflops"]["reduction"]) if "gflops" in row else MISSING
         said = "best" if best and row["trial"] == best["trial"] else row["state"]
-        table.add_row(str(row["trial"]), value, saved, *(f"{row['settings'][name]:.3g}" for name in names), said)
+        told = " ".join(f"{name}={of:.3g}" for name, of in row["settings"].items())
+        table.add_row(str(row["trial"]), value, saved, said, told)
     return table
