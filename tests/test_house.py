@@ -16,12 +16,13 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "madtp"
 
 # What each room of src/madtp may import of the others. A new room is given its line here.
-BASE = {"errors", "files"}
+BASE = {"errors", "files", "pace"}
 SIDE = {"data", "metric", "cost", "report"}
 ROOMS: dict[str, set[str]] = {
     "errors": set(),
     "runtime": set(),
     "files": {"errors"},
+    "pace": set(),
     "prune": set(),
     "data": BASE | SIDE,
     "metric": BASE | SIDE,

@@ -19,8 +19,8 @@ LONG: dict[str, tuple[tuple[Any, ...], tuple[str, ...]]] = {
     "view": (("--model", "MODEL", "--data", "DATA", "--worst", 1, *SMALL), ("dense and pruned on", "ETA")),
     "bench": (("--model", "MODEL", "--pairs", 1, "--text-tokens", 7), ("timing towers", "ETA")),
     "flops": (("--model", "MODEL", "--data", "DATA", "--limit", 3), ("measuring on", "ETA")),
-    "answers": (("--data", "DATA", "--min-count", 1), ("counting the answers",)),
-    "convert": (("MODEL", "OUT", "--to", "hf-dense"), ("converting",)),
+    "answers": (("--data", "DATA", "--min-count", 1), ("counting the answers", "100%", "0:00:00")),
+    "convert": (("MODEL", "OUT", "--to", "hf-dense"), ("converting", "100%", "0:00:00")),
     "compare": (
         ("--model", "MODEL", "--data", "DATA", "--methods", "dense,madtp", "--reduction", 0.3, "--pairs", 1, *SMALL),
         ("comparing on", "ETA", "the hardest examples"),

@@ -14,12 +14,14 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     SpinnerColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 
 from madtp.errors import InputError
+from madtp.pace import watched
 
 stderr = Console(stderr=True)
 stdout = Console()
@@ -194,12 +196,25 @@ def progress(what: str, total: int | None) -> Iterator[Callable[..., None]]:
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """A sign of life with the time gone by, for work whose length is not known; on stderr, silent when piped."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    """A sign of life with the time gone by, and how far work is that tells of it; on stderr, silent when piped."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+    )
     quiet = not stderr.is_terminal or not is_first()
-    with Progress(*columns, console=stderr, disable=quiet, transient=True) as sign:
-        sign.add_task(what, total=None)
-        yield
+    with Progress(*columns, TimeRemainingColumn(), console=stderr, disable=quiet, transient=True) as sign:
+        task, known = sign.add_task(what, total=None), 0.0
+
+        def watch(done: float, more: float) -> None:
+            nonlocal known
+            known += more
+            sign.update(task, advance=done, total=known)
+
+        with watched(watch):
+            yield
 
 
 def tracked(batches: Iterable[Any], advance: Callable[..., None]) -> Iterator[Any]:

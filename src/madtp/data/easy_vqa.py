@@ -20,6 +20,7 @@ from madtp.data.images import ImageFile
 from madtp.data.sample import Data, Question, VqaSample, is_text
 from madtp.data.split import hold_out
 from madtp.errors import InputError
+from madtp.pace import paced
 
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg")
 FOLDER = "an easy-VQA folder holds answers.txt, train and test"
@@ -109,7 +110,7 @@ def _read_questions(path: Path) -> list[_Row]:
         raise InputError("holds no list of questions", path, FORM)
     rows = []
     read_so_far(len(entries))
-    for number, entry in enumerate(entries):
+    for number, entry in enumerate(paced(entries, len(entries))):
         where = f"{path}, question {number}"
         try:
             rows.append(_row(entry, number, where))

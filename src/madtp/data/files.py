@@ -11,6 +11,7 @@ from typing import Any
 from madtp.data.faults import pass_over, read_so_far
 from madtp.data.sample import is_text
 from madtp.errors import InputError
+from madtp.pace import paced
 
 MAX_BYTES = 2**31
 """Files of annotations larger than this are refused (Visual Genome's, the largest known, has 0.8 GB)."""
@@ -150,7 +151,11 @@ def read_entries(path: Path, key: str | None = None, fix: str | None = None) -> 
     if not isinstance(listed, list) or not listed:
         raise InputError("holds no list" + (f" {key!r}" if key else ""), path, "expected a JSON list of objects")
     read_so_far(len(listed))
-    return [e for number, value in enumerate(listed) if (e := _entry(value, path, f"entry {number}")) is not None]
+    return [
+        e
+        for number, value in enumerate(paced(listed, len(listed)))
+        if (e := _entry(value, path, f"entry {number}")) is not None
+    ]
 
 
 def read_lines(path: Path, fix: str | None = None) -> list[Entry]:
@@ -159,7 +164,7 @@ def read_lines(path: Path, fix: str | None = None) -> list[Entry]:
     # Not splitlines: text in a line may hold other separators, which JSON allows.
     lines = [(n, line) for n, line in enumerate(read_text(path, fix).split("\n"), start=1) if line.strip()]
     read_so_far(len(lines))
-    for number, line in lines:
+    for number, line in paced(lines, len(lines)):
         try:
             value = parse_json(line, path, number)
         except InputError as error:
@@ -183,7 +188,8 @@ def read_table(path: Path) -> list[Entry]:
         names = [name.strip().lower() for name in next(rows, [])]
         if not any(names) or len(set(names)) != len(names):
             raise InputError(f"the first line is {short(names)}", path, "it must name the columns, each once")
-        for row in rows:
+        count = text.getvalue().count("\n")  # as many rows, or fewer where texts hold some
+        for row in paced(rows, count):
             if not any(cell.strip() for cell in row):
                 continue
             read_so_far(1)

@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -14,6 +14,7 @@ from madtp.data.files import Entry, answer_list, first, short
 from madtp.data.images import ImageFile, ImageSource
 from madtp.data.sample import CaptionSample, Data, PairSample, VqaSample
 from madtp.errors import InputError
+from madtp.pace import paced
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def inside(name: str, where: object) -> str:
 
 
 def group(
-    entries: Iterable[Entry], names: Callable[[Entry], Sequence[str]], text: Callable[[Entry], Any]
+    entries: Sequence[Entry], names: Callable[[Entry], Sequence[str]], text: Callable[[Entry], Any]
 ) -> dict[Names, list[Any]]:
     """Texts by picture(s), in the order in which ``entries`` first name them.
 
@@ -107,7 +108,7 @@ def group(
         InputError: of a faulty entry, unless such are left out (`madtp.data.faults`).
     """
     groups: dict[Names, list[Any]] = {}
-    for entry in entries:
+    for entry in paced(entries, len(entries)):
         try:
             made = text(entry)
             key = tuple(inside(name, entry.where) for name in names(entry))

@@ -24,6 +24,7 @@ from madtp.data.sample import Data
 from madtp.data.split import choose_split
 from madtp.data.table import CAPTIONS, IMAGE_ENDINGS, SPLIT_WORDS, own_question
 from madtp.errors import InputError
+from madtp.pace import paced
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +110,7 @@ def load_shards(request: Request) -> Data[Any]:
     parts: dict[str, dict[Names, list[Any]]] = {}
     found: dict[Names, tuple[TarImage | None]] = {}
     taken: set[str] = set()  # many number their pictures anew in every tar
-    for file in files:
+    for file in paced(files, len(files)):
         part = parts.setdefault(_split(file, request.path), {})
         inside = file.relative_to(home).as_posix()  # what is held out must not hang on where the folder lies
         for key, members in index(file).items() if file.is_file() else ():

@@ -1,6 +1,7 @@
 """Reading weight files that others wrote: nothing in them is run, and what is wrong with one is said in one line."""
 
 import errno
+import io
 import math
 import pickletools
 import re
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from madtp.errors import InputError
 from madtp.model.jit_archive import is_jit_archive, read_jit_archive
+from madtp.pace import PacedFile, tell
 
 MAX_SHARED = 8  # times that the numbers in a file may be used: BLIP's are saved with some of them under two names
 
@@ -62,8 +64,13 @@ def read_safetensors(path: Path, *, tensors: bool = True) -> dict[str, Tensor]:
         InputError: the file is cut short or not safetensors.
     """
     try:
+        tell(0, path.stat().st_size if tensors else 0)
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()} if tensors else {}  # noqa: SIM118
+            state = {}
+            for name in file.keys() if tensors else ():
+                state[name] = file.get_tensor(name)
+                tell(state[name].nbytes)
+            return state
     except SafetensorError as error:
         raise InputError(
             f"cut short or not a safetensors file ({error})", path, "copy or download the file again"
@@ -93,8 +100,8 @@ def _check_zip(path: Path) -> None:
 def _read_pickle(path: Path) -> Any:
     _check_zip(path)
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"), io.BufferedReader(PacedFile(path)) as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a spoilt pickle can make the reader stumble in any way
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # torch's word for a zip without its end
             raise

@@ -19,6 +19,7 @@ from madtp.model.convert_names import BLIP_PARTS, ConvertedInfo, bare, kinds_of,
 from madtp.model.folder import check_destination, whole_folder
 from madtp.model.load import name_first_tokens, own_code, quiet_host
 from madtp.model.shape import class_of, task_of
+from madtp.pace import growing, tell
 
 __all__ = ["AUTO", "ConvertedInfo", "convert"]
 
@@ -61,6 +62,8 @@ def convert(
             written.
     """
     source, destination = Path(source), Path(destination)
+    rewritten = source.stat().st_size if source.is_file() else 0  # about as much is to be written as is read
+    tell(0, rewritten)
     checkpoint = read_checkpoint(source)
     check_destination(source, destination, overwrite)
     ids = {"start_token_id": start_token_id, "end_token_id": end_token_id}
@@ -80,7 +83,8 @@ def convert(
     except InputError as error:
         raise InputError(error, source) from error
     processor = None if tokenizer is None else _processor(kind, tokenizer, config)
-    with whole_folder(destination) as part, quiet_host():
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    with whole_folder(destination) as part, quiet_host(), growing(part, size, rewritten):
         model.save_pretrained(part)
         if processor is not None:
             processor.save_pretrained(part)

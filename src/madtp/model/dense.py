@@ -10,6 +10,7 @@ from madtp.model.folder import check_destination, whole_folder
 from madtp.model.load import load, quiet_host
 from madtp.model.shape import kind_of, task_of
 from madtp.model.stock import stock_of
+from madtp.pace import growing
 
 # Whatever a processor may have written beside the weights.
 _PROCESSOR_FILES = (
@@ -64,7 +65,8 @@ def export_dense(
         plain, dropped = stock_of(model)
     except InputError as error:
         raise InputError(error, source) from error
-    with whole_folder(destination) as part, quiet_host():
+    size = sum(parameter.nbytes for parameter in plain.parameters())
+    with whole_folder(destination) as part, quiet_host(), growing(part, size):
         plain.save_pretrained(part)
         for file in (file for pattern in _PROCESSOR_FILES for file in source.glob(pattern)):
             shutil.copyfile(file, part / file.name)

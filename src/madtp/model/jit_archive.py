@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from madtp.errors import InputError
+from madtp.pace import tell
 
 _STORAGES = {
     "DoubleStorage": torch.float64,
@@ -61,6 +62,7 @@ def read_jit_archive(path: Path) -> dict[str, Tensor]:
         InputError: cut short, or it names anything but tensors, containers and modules.
     """
     try:
+        tell(0, path.stat().st_size)
         with zipfile.ZipFile(path) as archive:
             root = next(name for name in archive.namelist() if name.endswith("/constants.pkl"))
             root = root.removesuffix("constants.pkl")
@@ -89,7 +91,9 @@ def _unpickler(archive: zipfile.ZipFile, root: str) -> pickle.Unpickler:
     def content(name: str) -> bytes:
         if archive.getinfo(root + name).compress_type != zipfile.ZIP_STORED:  # torch never does: it could be any size
             raise ValueError(f"{name} is compressed")
-        return archive.read(root + name)
+        raw = archive.read(root + name)
+        tell(len(raw))
+        return raw
 
     def numbers(kind: torch.dtype, key: str, count: int) -> Tensor:
         raw = bytearray(content(f"data/{key}"))
