@@ -293,3 +293,17 @@ def test_evaluate_gives_the_answers_of_predict(madtp: Run, model: Path, data: Pa
     ]
     result = evaluate(load(model).eval(), VqaTask(processor()), load_data("vqa", data, "test", limit=1))
     assert [p.answer for p in result.predictions[:3]] == said
+
+
+def test_int8(madtp: Run, model: Path, data: Path) -> None:
+    found = {
+        dtype: madtp("evaluate", "--model", model, "--data", data, "--limit", 7, "--json", "--dtype", dtype)
+        for dtype in ("float32", "int8")
+    }
+    assert all(ended.code == 0 and ended.err == "" for ended in found.values()), found
+    plain, whole = (json.loads(ended.out) for ended in found.values())
+    assert plain["gflops"]["mean"] != whole["gflops"]["mean"]  # other numbers, of other products
+    assert whole["gflops"]["reduction"] == pytest.approx(plain["gflops"]["reduction"], abs=0.05)
+    refused = madtp("evaluate", "--model", model, "--data", data, "--dtype", "int4")
+    assert refused.code == 2
+    assert "unknown type 'int4'" in refused.err

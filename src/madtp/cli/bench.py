@@ -84,6 +84,7 @@ def bench(
 
     from madtp.evaluate import evaluating
     from madtp.files import claim_folder
+    from madtp.model.precision import number_type, ready
     from madtp.model.presets import random_inputs
     from madtp.model.shape import kind_of
     from madtp.report import check_plots, settings
@@ -95,10 +96,10 @@ def bench(
     name = one_of(preset, model)
     budgets = None if reduction is None else [budget for budget in parse_budgets(reduction) if budget]
     sizes = parse_sizes(batch_size)
-    place, number = common.pick_device(device), common.pick_dtype(dtype)
+    place, number = common.pick_device(device), number_type(dtype)
     if threads is not None:
         torch.set_num_threads(threads)
-    network = _network(preset, name, seed, semantic_tokens).to(place, number).eval().pack_weights()
+    network = ready(_network(preset, name, seed, semantic_tokens), place, dtype)
     kind = kind_of(network)
     check_text(text_tokens, network.config)
 

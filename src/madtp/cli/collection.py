@@ -65,13 +65,14 @@ def predict(
     from madtp.collection.run import Cluster, run
     from madtp.data.files import read_answers
     from madtp.data.sample import is_text
+    from madtp.model.precision import number_type
     from madtp.model.shape import kind_of
 
     if out is None:
         raise InputError("is missing", "--out", "name a folder for the answers")
     if engine != "ray" and (address or actors):
         raise InputError("goes with --engine ray", "--address" if address else "--actors", "add it")
-    common.pick_dtype(dtype)
+    number_type(dtype)
     # A cluster may have the GPUs that this machine has not.
     place = "cuda" if engine == "ray" and device == "cuda" else common.pick_device(device)
     network, processor = common.load_model(model)

@@ -58,7 +58,12 @@ DeviceOption = Annotated[
     str, typer.Option("--device", help="auto, cpu or cuda.", autocompletion=one_of("auto", "cpu", "cuda"))
 ]
 DtypeOption = Annotated[
-    str, typer.Option("--dtype", help="float32 or bfloat16.", autocompletion=one_of("float32", "bfloat16"))
+    str,
+    typer.Option(
+        "--dtype",
+        help="float32, bfloat16, or int8 (CPU, with the extra quant).",
+        autocompletion=one_of("float32", "bfloat16", "int8"),
+    ),
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Fixes weights, order and draws.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
@@ -124,22 +129,13 @@ def pick_device(device: str) -> str:
     return device
 
 
-def pick_dtype(dtype: str) -> Any:
-    """torch's type of that name. Raises InputError."""
-    import torch
-
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"unknown type {dtype!r}", "--dtype", "use float32 or bfloat16")
-    return getattr(torch, dtype)
-
-
 def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple[Any, Any]:
     """A model in evaluation mode and its processor. Raises InputError."""
     from madtp.model.load import load, load_processor
+    from madtp.model.precision import ready
 
     with working(f"loading {model}"):
-        loaded = load(model).to(pick_device(device), pick_dtype(dtype)).eval().pack_weights()
-        return loaded, load_processor(model)
+        return ready(load(model), pick_device(device), dtype), load_processor(model)
 
 
 def load_data(task: str, source: str, split: str, **how: Any) -> Any:

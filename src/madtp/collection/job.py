@@ -35,7 +35,7 @@ class Job:
         prompt, beams: captioning, as `CaptionTask` takes them; None = its own.
         temperature: instead of the model's own; 0 = dense.
         device: "cpu" or "cuda".
-        dtype: "float32" or "bfloat16".
+        dtype: "float32", "bfloat16" or "int8".
         threads: of a model on the CPU; None = torch's.
         kind: of the model (`madtp.model.shape.kind_of`).
     """

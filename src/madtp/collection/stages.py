@@ -68,6 +68,7 @@ class Predict:
 
     def __init__(self, job: Job) -> None:
         from madtp.model.load import load
+        from madtp.model.precision import ready
         from madtp.model.shape import kind_of
         from madtp.task.registry import make_task, task_name
 
@@ -76,7 +77,7 @@ class Predict:
         self.job = job
         model: Any = load(job.model)
         self.kind = kind_of(model)
-        self.model: Any = model.to(job.device, getattr(torch, job.dtype)).eval().pack_weights()
+        self.model: Any = ready(model, job.device, job.dtype)
         if job.temperature is not None:
             self.model.temperature = job.temperature or None
         self.processor = _processor(job.model)
