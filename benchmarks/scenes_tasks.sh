@@ -40,7 +40,7 @@ caption() {
     train caption-dense --task caption --size tiny --start "$start" --epochs 5 --lr 1e-3 "${same[@]}"
     compress caption-half --model "$out/caption-dense" --reduction 0.51 --epochs 5 --lr 5e-4 \
         --semantic-tokens 64 "${same[@]}" # 32 cannot prune as little
-    compress caption-fifth --model "$out/caption-dense" --reduction 0.81 --epochs 8 --lr 5e-4 \
+    compress caption-fifth --model "$out/caption-dense" --reduction 0.81 --epochs 16 --lr 5e-4 \
         --straight-through 0.5 "${same[@]}"
     judge caption
 }
