@@ -8,7 +8,7 @@ head .. head + n - 1. Scores are lists of n numbers, one a content token.
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil, exp, floor, sqrt
+from math import ceil, exp, floor, log, sqrt
 from typing import Any
 
 EPS = 1e-8
@@ -99,6 +99,24 @@ def alignment_loss(image: Any, text: Any) -> float:
     """`mean_k (1 - cos(F_image[k], F_text[k]))`."""
     pairs = list(zip(plain(image), plain(text), strict=True))
     return sum(1 - dot(i, t) / (norm(i) * norm(t)) for i, t in pairs) / len(pairs)
+
+
+def contrastive_alignment_loss(image: Any, text: Any, picture: Any, warmth: float) -> list[float]:
+    """Half of the cross-entropies of a text among images and of its image among texts; others of its image are out."""
+    image, text, count = plain(image), plain(text), len(picture)
+
+    def like(i: int, j: int) -> float:
+        pairs = list(zip(text[i], image[j], strict=True))
+        return sum(dot(t, v) / (norm(t) * norm(v)) for t, v in pairs) / len(pairs) / warmth
+
+    losses = []
+    for i in range(count):
+        others = [j for j in range(count) if j == i or picture[j] != picture[i]]
+        right = others.index(i)
+        among_images = softmax([like(i, j) for j in others])[right]
+        among_texts = softmax([like(j, i) for j in others])[right]
+        losses.append(-(log(among_images) + log(among_texts)) / 2)
+    return losses
 
 
 # --- DTP: scores ---------------------------------------------------------------------------------------------------

@@ -27,7 +27,13 @@ from madtp.train import Trainer
 
 DENSE = "dense"
 # Settings that a method's name may bring along, and of what type.
-CHANGES: dict[str, type] = {"alpha": float, "straight_through": float, "semantic_tokens": int, "first_block": int}
+CHANGES: dict[str, type] = {
+    "alpha": float,
+    "alignment": str,
+    "straight_through": float,
+    "semantic_tokens": int,
+    "first_block": int,
+}
 ROW, MARKS, SETTINGS, RUNS = "row.json", "marks.json", "settings.json", "runs"
 
 

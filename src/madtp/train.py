@@ -106,7 +106,7 @@ class Trainer:
         self.step, self.prepared, self.owed = 0, False, False  # a checkpoint is owed
         self.due = False  # the epoch is over, its validation is not
         self.best: dict[str, Any] = {}
-        keys = ("method", "alpha", "straight_through", "semantic_tokens", "first_block")
+        keys = ("method", "alpha", "alignment", "straight_through", "semantic_tokens", "first_block")
         own = {key: getattr(self.bare.pruning, key) for key in keys}
         own |= {"images": len(train), "asked": train.n_texts, "processes": self.place[1]}
         self.source = (source or {}) | own | task.settings()

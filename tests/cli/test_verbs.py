@@ -14,6 +14,7 @@ from madtp.cost.shape import dense_trace
 from madtp.data.load import load_data
 from madtp.evaluate import evaluate
 from madtp.model.load import load
+from madtp.model.save import save_model
 from madtp.model.shape import shape_of
 from madtp.model.sizes import build_vqa
 from madtp.task.base import cost
@@ -307,3 +308,32 @@ def test_int8(madtp: Run, model: Path, data: Path) -> None:
     refused = madtp("evaluate", "--model", model, "--data", data, "--dtype", "int4")
     assert refused.code == 2
     assert "unknown type 'int4'" in refused.err
+
+
+def test_semantic_tokens_and_losses_of_choice(
+    madtp: Run, model: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are in what is saved; a run that goes on must ask for the same."""
+    lender = tmp_path / "lender"
+    lent = load(model)
+    lent.renew_semantic_tokens(11)
+    save_model(lent, processor(), lender)
+    asked = ("--model", model, "--data", data, "--reduction", 0.45, *QUICK, "--out", tmp_path / "out")
+    ended = madtp("compress", *asked, "--guidance-from", lender, "--alignment", "contrastive")
+    assert ended.code == 0, ended
+    made = load(tmp_path / "out")
+    assert (made.pruning.alignment, made.pruning.semantic_tokens) == ("contrastive", 11)
+    log = (tmp_path / "out" / "log.jsonl").read_text().splitlines()
+    assert "loss_align" in json.loads(log[0])
+    other = madtp("compress", *asked, "--guidance-from", lender, "--resume")
+    assert other.code == 2
+    assert "alignment" in other.err
+    for wrong, said in (
+        (("--alignment", "cosin"), "unknown 'cosin'"),
+        (("--guidance-from", tmp_path / "none"), "no such"),
+        (("--guidance-from", lender, "--semantic-tokens", 7), "--semantic-tokens"),
+    ):
+        refused = madtp("compress", *asked[:-1], tmp_path / "else", *wrong)
+        assert refused.code == 2, refused
+        assert said in refused.err
+        assert not (tmp_path / "else").exists()

@@ -12,8 +12,8 @@ from madtp.errors import InputError
 from madtp.model.clip_sizes import build_clip, build_clip_processor
 from madtp.model.init import sincos_positions
 from madtp.model.sizes import Size, build_blip, build_processor
-from madtp.model.start import take_towers
-from small import NANO, NANO_CLIP, nano, nano_processor
+from madtp.model.start import take_guidance, take_towers
+from small import KINDS, NANO, NANO_CLIP, nano, nano_processor
 
 MINE = ("a red circle is there", "what is left of it")
 THEIRS = ("there is a blue square", "left or right")
@@ -156,3 +156,25 @@ def test_a_fresh_clip_knows_the_grid_and_looks_at_its_like() -> None:
             score = x @ q[rows].T @ k[rows] @ x.T
             own, other = score.diagonal().mean(), (score.sum() - score.diagonal().sum()) / (53 * 52)
             assert own > other + 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_semantic_tokens_of_another_model(kind: str) -> None:
+    model, lender = nano(kind, 1, semantic_tokens=5), nano(kind, 2)
+    lender.renew_semantic_tokens(11)
+    before, theirs = copies(model), copies(lender)
+    take_guidance(model, lender, "lender")
+    assert model.pruning.semantic_tokens == 11
+    for name, parameter in model.named_parameters():
+        assert torch.equal(parameter, (theirs if name.startswith("madtp_guidance.") else before)[name]), name
+    assert all(torch.equal(theirs[name], parameter) for name, parameter in lender.named_parameters())
+    model.madtp_guidance.semantic_tokens.data.zero_()
+    assert bool(lender.madtp_guidance.semantic_tokens.any())  # a copy
+
+
+def test_semantic_tokens_that_do_not_fit() -> None:
+    wider = build_blip("vqa", replace(NANO, width=24), 31)
+    with pytest.raises(InputError, match="24 wide, the model's 20"):
+        take_guidance(nano("vqa"), wider, "lender")
+    with pytest.raises(InputError, match="other maps of tokens"):
+        take_guidance(nano("clip"), nano("vqa"), "lender")

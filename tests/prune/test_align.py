@@ -7,7 +7,7 @@ import torch
 
 import oracle
 from instances import DTYPES, RAGGED
-from madtp.prune import affinity, alignment_loss, semantic_feature
+from madtp.prune import affinity, alignment_loss, contrastive_alignment_loss, semantic_feature
 
 COUNT, WIDTH = 7, 5
 
@@ -75,5 +75,32 @@ def test_alignment_loss_of_an_instance_without_text_is_one_and_has_a_gradient() 
     loss = alignment_loss(image, torch.zeros(1, 3, 5))
     loss.sum().backward()
     assert loss.item() == 1.0
+    assert image.grad is not None
+    assert bool(image.grad.isfinite().all())
+
+
+@pytest.mark.parametrize(("dtype", "atol"), DTYPES.items())
+def test_contrastive_alignment_loss(dtype: torch.dtype, atol: float) -> None:
+    torch.manual_seed(3)
+    image, text = (torch.randn(7, COUNT, WIDTH, dtype=dtype) for _ in range(2))
+    picture = torch.tensor([0, 0, 1, 2, 2, 2, 5])
+    image = image[[0, 0, 2, 3, 3, 3, 6]]  # a picture's semantic features stand once for each of its texts
+    expected = torch.tensor(oracle.contrastive_alignment_loss(image, text, picture.tolist(), 0.2), dtype=dtype)
+    got = contrastive_alignment_loss(image, text, picture, 0.2)
+    torch.testing.assert_close(got, expected, atol=10 * atol, rtol=0)
+
+
+def test_contrastive_alignment_loss_by_hand() -> None:
+    # every text is its own image: likenesses of 1 and 0, over a warmth of 1
+    feature = torch.tensor([[[2.0, 0]], [[0, 3.0]]])
+    loss = contrastive_alignment_loss(feature, feature, torch.tensor([4, 9]), 1.0)
+    torch.testing.assert_close(loss, torch.full((2,), math.log(1 + math.exp(-1))))
+
+
+def test_contrastive_alignment_loss_of_one_picture_alone_is_nothing() -> None:
+    image = torch.randn(1, 3, 5).expand(2, 3, 5).clone().requires_grad_()
+    loss = contrastive_alignment_loss(image, torch.randn(2, 3, 5), torch.tensor([7, 7]))
+    loss.sum().backward()
+    assert loss.tolist() == [0, 0]
     assert image.grad is not None
     assert bool(image.grad.isfinite().all())

@@ -72,6 +72,14 @@ def compress(
     lr: LrOption = 3e-4,
     texts: TextsOption = 6,
     alpha: Annotated[float, typer.Option("--alpha", min=0.0, help="Weight of the alignment loss.")] = 0.1,
+    alignment: Annotated[
+        str,
+        typer.Option(
+            "--alignment",
+            help="That loss: cosine (the paper's), or contrastive over the batch.",
+            autocompletion=common.one_of("cosine", "contrastive"),
+        ),
+    ] = "cosine",
     straight_through: Annotated[
         float,
         typer.Option("--straight-through", min=0.0, help="Weight of kept tokens' gradient to the scores; 0 = none."),
@@ -79,6 +87,10 @@ def compress(
     semantic_tokens: Annotated[
         int | None,
         typer.Option("--semantic-tokens", min=1, help="Start from so many fresh ones (K).", show_default=False),
+    ] = None,
+    guidance_from: Annotated[
+        str | None,
+        typer.Option("--guidance-from", help="Start from the semantic tokens of this model.", show_default=False),
     ] = None,
     first_block: Annotated[
         int | None, typer.Option("--first-block", min=0, help="The first that prunes.", show_default=False)
@@ -143,6 +155,7 @@ def compress(
         network.pruning,
         method=method,
         alpha=alpha,
+        alignment=alignment,
         straight_through=straight_through,
         first_block=network.pruning.first_block if first_block is None else first_block,
         temperature=None,
@@ -150,10 +163,23 @@ def compress(
     )
     if distill and METHODS[method].pixels:
         raise InputError(f"{method} has other tokens than the dense model", "--distill", "leave it out")
+    if semantic_tokens is not None and guidance_from is not None:
+        raise InputError("are fresh ones", "--semantic-tokens", "leave it out, or --guidance-from")
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
+    if guidance_from is not None:
+        from madtp.model.load import load
+        from madtp.model.start import take_guidance
+
+        take_guidance(network, load(guidance_from), guidance_from)
     title = f"madtp compress {model} to {reduction}"
-    source = {"model": common.resolved(model), "size": None, "data": training.name, "limit": limit}
+    source = {
+        "model": common.resolved(model),
+        "guidance": guidance_from and common.resolved(guidance_from),
+        "size": None,
+        "data": training.name,
+        "limit": limit,
+    }
     result = fit(
         network,
         work,

@@ -15,7 +15,7 @@ from madtp.model.block import Guidance, Pruner, TokenMap
 from madtp.model.config import PruneConfig
 from madtp.model.linear import hasten, pack_weights, unpack_weights
 from madtp.model.recompute import recompute
-from madtp.prune import METHODS, Trace
+from madtp.prune import METHODS, Trace, alignment_loss, contrastive_alignment_loss
 
 
 def blip_guidance(config: Any) -> Guidance:
@@ -151,6 +151,18 @@ class Pruned:
             depth=config.num_hidden_layers,
             **others,
         )
+
+    def _alignment(self, image: Tensor, text: Tensor, picture: Tensor) -> Tensor:
+        """`[q]` alignment losses of texts and what they look at.
+
+        Args:
+            image: `[q, k, d]` semantic features of what each text looks at.
+            text: `[q, k, d]` of the texts.
+            picture: `[q]` what that is, by number.
+        """
+        if self.pruning.alignment == "cosine":
+            return alignment_loss(image, text)
+        return contrastive_alignment_loss(image, text, picture.to(image.device))
 
     def _losses(self, task: Tensor | None, alignment: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         """`task + alpha * align`, MAG's training loss, and `align`, the mean of `alignment [q]`; None = none."""

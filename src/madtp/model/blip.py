@@ -15,7 +15,7 @@ from madtp.model.output import Encoded, MadtpBlipVqaOutput
 from madtp.model.ragged import Ragged
 from madtp.model.text import MadtpBlipTextDecoder, MadtpBlipTextModel
 from madtp.model.vision import MadtpBlipVisionModel
-from madtp.prune import Trace, alignment_loss
+from madtp.prune import Trace
 
 
 class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
@@ -85,7 +85,7 @@ class MadtpBlipForQuestionAnswering(Pruned, BlipForQuestionAnswering):
         alignment = None
         if align and seer.feature is not None and reader.feature is not None:
             seen = seer.feature.index_select(0, image_index.to(seer.feature.device))
-            alignment = alignment_loss(seen, reader.feature)
+            alignment = self._alignment(seen, reader.feature, image_index)
         return Encoded(image, question, trace, alignment)
 
     def forward(

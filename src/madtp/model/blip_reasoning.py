@@ -14,7 +14,7 @@ from madtp.model.gaze import two_images
 from madtp.model.output import Encoded, MadtpBlipReasoningOutput
 from madtp.model.text_pair import MadtpBlipPairTextModel, both_sides
 from madtp.model.vision import MadtpBlipVisionModel
-from madtp.prune import Trace, alignment_loss
+from madtp.prune import Trace
 
 _FRESH = re.compile(r"madtp_guidance\..+|cls_head\..+|.+\.merge_layer\..+")
 
@@ -116,7 +116,7 @@ class MadtpBlipForVisualReasoning(Pruned, BlipPreTrainedModel):
         if align and seer.feature is not None and reader.feature is not None:
             left, right = index.to(seer.feature.device).unbind(1)
             seen = (seer.feature.index_select(0, left) + seer.feature.index_select(0, right)) / 2
-            alignment = alignment_loss(seen, reader.feature)
+            alignment = self._alignment(seen, reader.feature, index[:, 0] * len(pixel_values) + index[:, 1])
         return Encoded(image, statement, trace, alignment)
 
     def classify(self, encoded: Encoded) -> Tensor:

@@ -9,7 +9,7 @@ from transformers import BlipConfig, CLIPConfig
 from madtp.errors import InputError
 from madtp.model.attention import BACKENDS
 from madtp.model.curve import BudgetCurve
-from madtp.prune import METHODS
+from madtp.prune import ALIGNMENTS, METHODS
 
 _NUMBER = (int, float)
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -17,6 +17,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "temperature": (*_NUMBER, type(None)),
     "semantic_tokens": (int,),
     "alpha": _NUMBER,
+    "alignment": (str,),
     "straight_through": _NUMBER,
     "first_block": (int,),
     "attention": (str,),
@@ -34,6 +35,7 @@ class PruneConfig:
             content tokens that every block prunes (`Method.knob` says which).
         semantic_tokens: K, number of semantic tokens shared by both modalities.
         alpha: weight of the alignment loss in training.
+        alignment: that loss: "cosine" as in the paper, or "contrastive" over the batch (`madtp.prune.align`).
         straight_through: in training, weight of the gradient that the scores get from tokens that are kept (see
             `madtp.prune.merge.Gate`); 0 = none, as in the paper.
         first_block: the first block of each tower that prunes, from 0.
@@ -46,6 +48,7 @@ class PruneConfig:
     temperature: float | None = None
     semantic_tokens: int = 100
     alpha: float = 0.1
+    alignment: str = "cosine"
     straight_through: float = 0.0
     first_block: int = 0
     attention: str = "auto"
@@ -61,6 +64,8 @@ class PruneConfig:
             object.__setattr__(self, "curve", BudgetCurve.of(self.curve))
         if self.method not in METHODS:
             raise InputError(f"unknown pruning method {self.method!r}", "madtp.method", f"one of {', '.join(METHODS)}")
+        if self.alignment not in ALIGNMENTS:
+            raise InputError(f"unknown {self.alignment!r}", "madtp.alignment", f"one of {', '.join(ALIGNMENTS)}")
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise InputError(
                 f"temperature {self.temperature} is not above 0 and finite", "madtp.temperature", "use None for dense"

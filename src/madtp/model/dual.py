@@ -8,7 +8,7 @@ from torch.nn.functional import normalize
 from madtp.model.base import Pruned
 from madtp.model.output import ImageSide, Paired, TextSide
 from madtp.model.ragged import Ragged
-from madtp.prune import Trace, alignment_loss
+from madtp.prune import Trace
 
 
 class DualEncoder(Pruned):
@@ -98,5 +98,5 @@ class DualEncoder(Pruned):
         if image.semantic is not None and text.semantic is not None:
             assert index is not None
             seen = image.semantic.index_select(0, index.to(image.semantic.device))
-            alignment = alignment_loss(seen, text.semantic)
+            alignment = self._alignment(seen, text.semantic, index)
         return Paired(image, text, Trace([*image.trace.blocks, *text.trace.blocks], index), alignment=alignment)

@@ -64,6 +64,33 @@ def take_towers(
     return sorted(taken)
 
 
+def take_guidance(model: Any, lender: Any, source: str) -> None:
+    """Copy another model's semantic tokens, their number too, and the maps of tokens that go with them.
+
+    What they mean was learned with the lender's towers, so it helps a model whose towers come from the same ones.
+
+    Args:
+        model: receives them.
+        lender: gives them; left as it is.
+        source: what the lender is called, for the error.
+
+    Raises:
+        InputError: they are of another width, or other maps go with them.
+    """
+    mine, theirs = (dict(each.madtp_guidance.named_parameters()) for each in (model, lender))
+    tokens = theirs.pop("semantic_tokens")
+    width = mine.pop("semantic_tokens").shape[1]
+    if tokens.shape[1] != width:
+        raise InputError(f"its semantic tokens are {tokens.shape[1]} wide, the model's {width}", source, "use its size")
+    if {name: p.shape for name, p in theirs.items()} != {name: p.shape for name, p in mine.items()}:
+        raise InputError("other maps of tokens go with its semantic tokens", source, "use a model of the same kind")
+    model.renew_semantic_tokens(len(tokens))
+    theirs["semantic_tokens"] = tokens
+    with torch.no_grad():
+        for name, parameter in model.madtp_guidance.named_parameters():
+            parameter.copy_(theirs[name])
+
+
 def _as_clip(theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """BLIP's image tower in CLIP's names; CLIP's norm before the first block, which BLIP has not, keeps the scale."""
     out: dict[str, Tensor] = {}

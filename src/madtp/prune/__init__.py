@@ -4,7 +4,7 @@ Deciding (scores, threshold -> `Selection`) is apart from applying: `Selection.a
 provenance.
 """
 
-from madtp.prune.align import affinity, alignment_loss, semantic_feature
+from madtp.prune.align import ALIGNMENTS, affinity, alignment_loss, contrastive_alignment_loss, semantic_feature
 from madtp.prune.downsample import downsample
 from madtp.prune.merge import Selection, select
 from madtp.prune.methods import METHODS
@@ -15,6 +15,7 @@ from madtp.prune.threshold import keep_above, threshold
 from madtp.prune.trace import BlockTrace, Provenance, Trace
 
 __all__ = [
+    "ALIGNMENTS",
     "METHODS",
     "BlockTrace",
     "Decision",
@@ -27,6 +28,7 @@ __all__ = [
     "affinity",
     "alignment_loss",
     "class_score",
+    "contrastive_alignment_loss",
     "downsample",
     "is_recording",
     "keep_above",

@@ -1,8 +1,9 @@
 """MAG, multi-modality alignment guidance: semantic tokens shared by image and text (MADTP, section 3.2)."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 
 def affinity(query: Float[Tensor, "... d"], semantic: Float[Tensor, "k d"]) -> Float[Tensor, "... k"]:
@@ -31,3 +32,29 @@ def semantic_feature(
 def alignment_loss(image: Float[Tensor, "b k d"], text: Float[Tensor, "b k d"]) -> Float[Tensor, " b"]:
     """`L_sim = mean_k (1 - cos(F_image[k], F_text[k]))` of every instance, in [0, 2]; lower = better aligned."""
     return (1 - torch.cosine_similarity(image, text, dim=-1)).mean(-1)
+
+
+def contrastive_alignment_loss(
+    image: Float[Tensor, "b k d"], text: Float[Tensor, "b k d"], picture: Int[Tensor, " b"], warmth: float = 0.07
+) -> Float[Tensor, " b"]:
+    """A text's own image against the other images of its batch, and the other way round; not in the paper.
+
+    `s[i, j] = mean_k cos(F_text[i, k], F_image[j, k]) / warmth`; the loss of instance i is the mean of the
+    cross-entropies of row i and of column i of `s`, whose right answer is i. Lower = better told apart.
+
+    Args:
+        image: what every text's image gathered; the same image stands once for each of its texts.
+        text: what the texts gathered.
+        picture: which image it is: the other texts of the same one are neither right nor wrong, and left out.
+        warmth: temperature of the softmax, as in contrastive training of image and text.
+    """
+    count = text.shape[1]
+    text, image = (normalize(feature, dim=-1).flatten(1) for feature in (text, image))
+    scores = text @ image.T / (count * warmth)
+    same = picture[:, None] == picture
+    own = torch.eye(len(picture), dtype=torch.bool, device=picture.device)
+    scores = scores.masked_fill(same & ~own, -torch.inf)
+    return -(scores.log_softmax(1).diagonal() + scores.log_softmax(0).diagonal()) / 2
+
+
+ALIGNMENTS = ("cosine", "contrastive")

@@ -58,6 +58,9 @@ def prepared(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
     """The step on its device, its gradients averaged over the processes. Raises InputError where that cannot be."""
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(f"{accelerator.distributed_type} is not supported", "accelerate", "start it by torchrun alone")
+    if accelerator.num_processes > 1 and step.model.pruning.alignment == "contrastive":
+        said = "contrasts the texts of one process, not those of all"
+        raise InputError(said, "--alignment", "use cosine, or a single process")
     with warnings.catch_warnings():  # the setting's new name is not known to accelerate
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         module: nn.Module = accelerator.prepare_model(step)
