@@ -1,4 +1,4 @@
-"""Does it help to let some blocks prune more than others? The bundled model at equal GFLOPs, block by block another temperature.
+"""Does it help to let some blocks prune more than others? The bundled model, block by block at another temperature.
 
     python benchmarks/tilt.py [--images 250] [--reduction 0.5 0.8] [--tilt -2 -1 0 1 2 3 4]
 
