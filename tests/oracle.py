@@ -127,6 +127,19 @@ def token_score(affinity: Any) -> list[float]:
     return share([max(a) for a in plain(affinity)])
 
 
+def median(a: Sequence[float]) -> float:
+    """Of an even number the lower one."""
+    return sorted(a)[(len(a) - 1) // 2] if a else 0.0
+
+
+def robust_token_score(affinity: Any) -> list[float]:
+    """docs/method.md, `madtp_robust`."""
+    best = [max(row) for row in plain(affinity)]
+    far = [abs(b - median(best)) for b in best]
+    spread = 1.4826 * median(far) or sum(far) / max(1, len(far)) or 1.0
+    return share([1 / (1 + exp((median(best) - b) / spread)) for b in best])
+
+
 def token_importance(s_cls: Sequence[float], s_self: Sequence[float], s_tok: Sequence[float]) -> list[float]:
     """`TIS = (S_cls + S_self + S_tok) / 3`."""
     return [(a + b + c) / 3 for a, b, c in zip(s_cls, s_self, s_tok, strict=True)]

@@ -23,6 +23,7 @@ CASES = [
     ("madtp_no_class", 2.0),
     ("madtp_no_self", 2.0),
     ("madtp_no_token", 2.0),
+    ("madtp_robust", 2.0),
     ("madtp_unguided", 0.9),
     ("madtp_static", 0.5),
     ("madtp_drop", 2.0),

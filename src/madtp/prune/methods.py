@@ -24,6 +24,7 @@ METHODS: dict[str, Method] = {
         Method("madtp_no_class", "temperature", True, ablation.without_class, _TEMPERATURE),
         Method("madtp_no_self", "temperature", True, ablation.without_self, _TEMPERATURE),
         Method("madtp_no_token", "temperature", True, ablation.without_token, _TEMPERATURE),
+        Method("madtp_robust", "temperature", True, ablation.robust, _TEMPERATURE),
         Method("madtp_unguided", "factor", False, ablation.unguided, (0.1, 2.0)),
         Method("madtp_static", "prune_share", True, ablation.static, _SHARE),
         Method("madtp_drop", "temperature", True, ablation.dropping, _TEMPERATURE),
