@@ -150,6 +150,8 @@ def compress(
     )
     if distill and METHODS[method].pixels:
         raise InputError(f"{method} has other tokens than the dense model", "--distill", "leave it out")
+    if fsdp and METHODS[method].weights:
+        raise InputError(f"{method} ranks whole weights, which no process has", "--fsdp", "leave it out")
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     title = f"madtp compress {model} to {reduction}"

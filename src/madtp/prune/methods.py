@@ -21,6 +21,7 @@ METHODS: dict[str, Method] = {
         Method("crossget", "prune_share", True, crossget, _TAKEN, frozenset({"key"})),
         Method("elip", "prune_share", True, elip, _SHARE, acts=ends_stage),
         Method("downsample", "prune_share", False, whole, (0.005, 0.99), _NOTHING, pixels=True),
+        Method("upop", "prune_share", False, whole, (0.005, 0.99), _NOTHING, weights=True),
         Method("madtp_no_class", "temperature", True, ablation.without_class, _TEMPERATURE),
         Method("madtp_no_self", "temperature", True, ablation.without_self, _TEMPERATURE),
         Method("madtp_no_token", "temperature", True, ablation.without_token, _TEMPERATURE),
