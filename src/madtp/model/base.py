@@ -228,11 +228,11 @@ class Pruned:
                 with torch.no_grad():
                     for part in module.modules():
                         ours._init_weights(part)
+        ours.pruning = ours.pruning  # masks, if there are any, by these weights
         left = [name for name, parameter in ours.named_parameters() if parameter.is_meta]  # type: ignore[attr-defined]
         assert not left, f"parameters without a counterpart in the stock model: {left}"
         for name, module in model.named_children():
             if getattr(module, "generation_config", None) is not None:
                 getattr(ours, name).generation_config = module.generation_config
-        ours.pruning = ours.pruning  # masks, if there are any, by these weights
         ours.train(model.training)
         return ours
