@@ -145,6 +145,19 @@ def token_score(affinity: Any) -> list[float]:
     return share([max(a) for a in plain(affinity)])
 
 
+def median(a: Sequence[float]) -> float:
+    """Of an even number the lower one."""
+    return sorted(a)[(len(a) - 1) // 2] if a else 0.0
+
+
+def robust_token_score(affinity: Any) -> list[float]:
+    """docs/method.md, `madtp_robust`."""
+    best = [max(row) for row in plain(affinity)]
+    far = [abs(b - median(best)) for b in best]
+    spread = 1.4826 * median(far) or sum(far) / max(1, len(far)) or 1.0
+    return share([1 / (1 + exp((median(best) - b) / spread)) for b in best])
+
+
 def token_importance(s_cls: Sequence[float], s_self: Sequence[float], s_tok: Sequence[float]) -> list[float]:
     """`TIS = (S_cls + S_self + S_tok) / 3`."""
     return [(a + b + c) / 3 for a, b, c in zip(s_cls, s_self, s_tok, strict=True)]
@@ -308,3 +321,28 @@ def split(packed: Any, lengths: Sequence[int]) -> list[list]:
     """The rows of each instance."""
     packed = plain(packed)
     return [packed[start : start + n] for start, n in zip(starts(lengths), lengths, strict=True)]
+
+
+def standing(importance: Any, group: Sequence[int]) -> list[float]:
+    """docs/method.md, `upop`: mean 0 and spread 1 within a group; 0 where all are alike."""
+    values = plain(importance)
+    out = []
+    for value, own in zip(values, group, strict=True):
+        same = [v for v, g in zip(values, group, strict=True) if g == own]
+        middle = sum(same) / len(same)
+        spread = sqrt(sum((v - middle) ** 2 for v in same) / len(same))
+        out.append((value - middle) / spread if len(set(same)) > 1 else 0.0)
+    return out
+
+
+def openings(score: Any, cost: Any, share: float, fade: float, least: float) -> list[float]:
+    """docs/method.md, `upop`: the masks where a share of the cost is to be gone."""
+    score, cost = plain(score), plain(cost)
+    out, left, reached, total = [0.0] * len(score), share * sum(cost), 0.0, sum(cost)
+    for i in sorted(range(len(score)), key=lambda i: (score[i], i)):
+        reached += cost[i]
+        if cost[i] <= left + 1e-9:
+            left -= cost[i]
+        else:
+            out[i] = min(1.0, max(least, (reached - share * total) / (fade * total)))
+    return out

@@ -7,14 +7,18 @@ from typing import Any
 import pytest
 import torch
 
+from madtp import compare, evaluate
+from madtp.calibration import calibrate_all, first_controllers
 from madtp.compare import Comparison, Job, check_settings, plan, rows_in, variant
+from madtp.cost.budget import Controller
 from madtp.errors import InputError
 from madtp.evaluate import time_towers
 from madtp.model.load import load
+from madtp.model.save import save_model
 from madtp.recipe import TrainConfig
 from madtp.task.vqa import VqaTask
 from madtp.train import Progress
-from small import contents, model_folder, nano_model, processor, scenes
+from small import contents, model_folder, nano, nano_model, nano_processor, nano_task, processor, samples, scenes
 
 RECIPE = TrainConfig(epochs=2, batch_size=3, texts=1, lr=3e-3)
 
@@ -129,3 +133,81 @@ def test_towers_are_timed_dense_and_as_they_prune() -> None:
     times = time_towers(model, VqaTask(processor()), scenes("val", 2), pairs=2)
     assert seen == [None, 8.0] * 3 and len(times.contender) == 2
     assert model.temperature == 8.0 and model.training and not torch.is_inference_mode_enabled()
+
+
+@pytest.mark.parametrize(
+    ("kind", "trained"), [("reasoning", True), ("clip", True), ("retrieval", False), ("vqa", False)]
+)
+def test_upop_is_smaller_for_good(kind: str, trained: bool, tmp_path: Path) -> None:
+    """Weights are gone: what is left meets the budget and loads again, and it is timed beside the dense model."""
+    save_model(nano(kind), nano_processor(kind), tmp_path / "dense")
+    task = "retrieval" if kind == "clip" else kind
+    data = [samples(task, split, n) for split, n in (("train", 7), ("val", 3), ("test", 3))]
+    recipe = replace(RECIPE, epochs=1)
+    arena = Comparison(str(tmp_path / "dense"), nano_task(kind), *data, tmp_path / "out", recipe, {}, pairs=1)
+    timed: list[tuple[int, int]] = []
+
+    def spy(model: Any, *args: Any, dense: Any, **kwargs: Any) -> dict[str, float]:
+        timed.append(tuple(sum(p.numel() for p in m.parameters()) for m in (model, dense)))  # type: ignore[arg-type]
+        return evaluate.timed(model, *args, dense=dense, **kwargs)
+
+    job = Job("upop", 0.4, trained, 0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare, "timed", spy)
+        row = arena.run(job)
+    # where answers are written their number of words is not known beforehand
+    assert row["gflops"]["reduction"] == pytest.approx(0.4, abs=0.05 if kind == "vqa" else 0.02)
+    ((few, many),) = timed
+    assert few < 0.9 * many and row["speedup"] > 0
+    assert set(row["tokens"]["per_block"]) == {49.0}, "no token is pruned"
+    if trained:
+        model: Any = load(arena.folder(job))
+        assert sum(p.numel() for p in model.parameters()) == few
+        assert model.pruning.reduction == pytest.approx(0.4, abs=0.02) and model.temperature == row["temperature"]
+        again = evaluate.evaluate(model.eval(), arena.task, arena.test)
+        assert again.metrics == row["metrics"] and again.reduction == row["gflops"]["reduction"]
+
+
+def test_upop_trained_goes_on_where_it_stopped(dense: Path, tmp_path: Path) -> None:
+    job = Job("upop", 0.4, True, 1)
+    recipe = replace(RECIPE, ramp=0.7)  # 4 of 6 steps
+    whole, broken = (comparison(dense, tmp_path / name, recipe=recipe) for name in ("whole", "broken"))
+    met: list[tuple[float, float]] = []
+    update = Controller.update
+
+    def watched(controller: Controller, measured: float) -> float:
+        met.append((controller.strength, measured))
+        return update(controller, measured)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Controller, "update", watched)
+        expected = whole.run(job)
+    strengths, measured = zip(*met, strict=True)
+    assert sorted(strengths) == list(strengths) and strengths[0] == 0.005 and len({*strengths}) == 5
+    assert measured == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4], abs=0.03), "in even steps, counted as they are gone"
+
+    def cut(progress: Progress) -> None:
+        if progress.step == 4:  # in the second epoch
+            raise Stop
+
+    with pytest.raises(Stop):
+        broken.run(job, cut)
+    row = broken.run(job)
+    took = {"seconds", "ms_per_image", "speedup", "train_seconds"}
+    assert {k: v for k, v in row.items() if k not in took} == {k: v for k, v in expected.items() if k not in took}
+    one, two = (contents(arena.folder(job))["model.safetensors"] for arena in (whole, broken))
+    assert one == two
+
+
+def test_upop_says_what_it_cannot_do(tmp_path: Path) -> None:
+    """A caption's decoder is left whole, and here it is most of the work."""
+    save_model(nano("caption"), nano_processor("caption"), tmp_path / "dense")
+    data = [samples("caption", split, n) for split, n in (("train", 7), ("val", 3), ("test", 3))]
+    arena = Comparison(str(tmp_path / "dense"), nano_task("caption"), *data, tmp_path / "out", RECIPE, {}, pairs=1)
+    for trained in (False, True):
+        assert "above the most" in arena.run(Job("upop", 0.8, trained, 0))["failed"]
+    model = nano("vqa", method="upop")
+    with pytest.raises(InputError, match="serves one budget"):
+        first_controllers(model, VqaTask(processor()), [], (0.3, 0.5), 1)
+    with pytest.raises(InputError, match="serves one budget"):
+        calibrate_all(model, VqaTask(processor()), [], (0.3, 0.5), scenes("val", 2))

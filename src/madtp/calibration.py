@@ -119,8 +119,13 @@ def first_controllers(
         ramp: steps over which a target rises to its budget.
 
     Raises:
-        InputError: a reduction that no temperature could reach.
+        InputError: a reduction that no temperature could reach; several of a method that takes weights out.
     """
+    method = METHODS[model.pruning.method]
+    if method.weights and reductions:
+        _check_single(method.name, reductions)
+        found = calibrate(model, task, some, reductions[0], mildest=True)
+        return [Controller(found.strength, reductions[0], method.bounds, ramp=ramp, full=found.strength)]
     if reductions:
         check_reach(model, task, some[:1], max(reductions))
     controllers: list[Controller | None] = []
@@ -137,9 +142,13 @@ def first_controllers(
                 found = calibrate(model, task, some, target, tolerance=0.02)
             except OutOfReach as error:  # training may bring it within
                 found = error.nearest
-        bounds = METHODS[model.pruning.method].bounds
-        controllers.append(Controller(found.strength, target, bounds, start=start, ramp=ramp))
+        controllers.append(Controller(found.strength, target, method.bounds, start=start, ramp=ramp))
     return controllers
+
+
+def _check_single(method: str, targets: Sequence[float]) -> None:
+    if len(targets) != 1 or not targets[0]:
+        raise InputError(f"{method} takes weights out for good, which serves one budget", "--reduction", "give one")
 
 
 def _measuring(
@@ -187,6 +196,8 @@ def calibrate_all(
     Raises:
         InputError: one cannot be reached. After any error the settings are as before.
     """
+    if METHODS[model.pruning.method].weights:
+        _check_single(model.pruning.method, targets)
     if len(targets) == 1:
         return calibrate(model, task, some, targets[0], near=near, mildest=True, tried=tried)
     before = model.pruning

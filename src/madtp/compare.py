@@ -172,7 +172,8 @@ class Comparison:
             found = evaluate(model, self.task, self.test, faults=self.faults)
             answered = {prediction.image_id for prediction in found.predictions}
             readable = tuple(sample for sample in self.test if sample.image_id in answered)
-            took = timed(model, self.task, replace(self.test, samples=readable[:32]), pairs=self.pairs)
+            dense = None if model.pruning.widths is None else self._dense()
+            took = timed(model, self.task, replace(self.test, samples=readable[:32]), pairs=self.pairs, dense=dense)
             row = {**begun, "temperature": model.temperature, **found.to_dict(), **took, **more}
             places, marks = places_of(found.predictions, self.test), self.task.marks(found.scored)
             atomic_write(folder / MARKS, json.dumps({"places": places, "marks": marks}) + "\n")
@@ -198,11 +199,14 @@ class Comparison:
         model.temperature = temperature
         return model
 
+    def _dense(self) -> Any:
+        model: Any = load(self.model)
+        return model.to(self.device).eval()
+
     def _start(self, job: Job) -> Any:
         """The dense model, set to a row's method."""
         set_seed(job.seed)
-        model: Any = load(self.model)
-        model.to(self.device).eval()
+        model = self._dense()
         method, changes = variant(job.method)
         own = {} if method == DENSE else {"method": method, **self.pruning}
         if not _guided(job.method):
@@ -218,6 +222,7 @@ class Comparison:
         if job.budget:
             some = list(batches(self.task, self.val[: self.tune], 32, model.device, self.faults))
             calibrate(model, self.task, some, job.budget, mildest=True)
+            model.narrow()
         return model, {"train_seconds": None, "best_epoch": None}
 
     def _trained(self, job: Job, report: Callable[[Progress], None] | None) -> tuple[Any, dict[str, Any]]:

@@ -234,25 +234,37 @@ def measure_reduction(model: Any, task: Task, some: Iterable[Batch]) -> float:
     return reduction(torch.cat(run), torch.cat(full))
 
 
-def time_towers(model: Any, task: Task, data: Data[Any], *, pairs: int = 7) -> Paired:
-    """Wall time of the towers on `data` in one batch: dense (the baseline), and as the model prunes, in turn."""
-    (batch,) = batches(task, data, len(data), model.device)
-    inputs, own = task.inputs(batch), model.pruning
+def time_towers(model: Any, task: Task, data: Data[Any], *, pairs: int = 7, dense: Any = None) -> Paired:
+    """Wall time of the towers on `data` in one batch: dense (the baseline), and as the model prunes, in turn.
 
-    def at(setting: PruneConfig) -> None:
-        model.pruning = setting
-        model.encode(**inputs)
+    Args:
+        model, task, data, pairs: what to time, and how often.
+        dense: the model that it was made of, where weights have been taken out; None = itself, without pruning.
+
+    Raises:
+        InputError: weights have been taken out of the model, and it was made of none that is given.
+    """
+    (batch,) = batches(task, data, len(data), model.device)
+    inputs, own, whole = task.inputs(batch), model.pruning, model if dense is None else dense
+    baseline = replace(whole.pruning, temperature=None)
+
+    def at(which: Any, setting: PruneConfig) -> None:
+        which.pruning = setting
+        which.encode(**inputs)
 
     try:
-        with evaluating(model):
-            return time_pairs(lambda: at(replace(own, temperature=None)), lambda: at(own), pairs=pairs)
+        with evaluating(whole), evaluating(model):
+            return time_pairs(lambda: at(whole, baseline), lambda: at(model, own), pairs=pairs)
     finally:
         model.pruning = own
 
 
-def timed(model: Any, task: Task, data: Data[Any], *, pairs: int = 7) -> dict[str, float]:
-    """`ms_per_image` of the towers as the model prunes, all of `data` in one batch, and `speedup` over dense."""
-    times = time_towers(model, task, data, pairs=pairs)
+def timed(model: Any, task: Task, data: Data[Any], *, pairs: int = 7, dense: Any = None) -> dict[str, float]:
+    """`ms_per_image` of the towers as the model prunes, all of `data` in one batch, and `speedup` over dense.
+
+    `dense` as for `time_towers`.
+    """
+    times = time_towers(model, task, data, pairs=pairs, dense=dense)
     speedup = times.speedup if model.temperature else 1.0
     return {"ms_per_image": 1000 * median(times.contender) / len(data), "speedup": speedup}
 

@@ -276,11 +276,12 @@ class Trainer:
 
     def _finish(self) -> Evaluation:
         best = load(self.out).to(self.bare.device)
-        if targets := list(filter(None, self.config.reductions)):  # one that saves more, where it cannot save as little
+        targets = list(filter(None, self.config.reductions))
+        if targets and best.pruning.widths is None:  # one that saves more, where it cannot save as little
             # from where validation found it, not from the file's: a run killed right here does the same again
             near = self.best.get("temperature", best.temperature)
             calibrate_all(best, self.task, self._some(self.val), targets, self.val, near=near, lenient=True)
-            write_model(self.accelerator, best, self.task.processor, self.out)
+            write_model(self.accelerator, best.narrow(), self.task.processor, self.out)
         self.bare.pruning = best.pruning  # what `out` holds
         result = evaluate(best, self.task.quick(), self.val, batch_size=64, faults=self.faults)
         self._log({"done": True, "best_epoch": self.best.get("epoch"), **result.to_dict()})

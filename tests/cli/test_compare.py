@@ -13,7 +13,7 @@ from madtp.files import locked
 from small import contents, model_folder
 
 SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--pairs", 1)
-METHODS = "dense,downsample,random,class_attention,tome,madtp"
+METHODS = "dense,downsample,upop,random,class_attention,tome,madtp"
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +33,8 @@ def test_untrained_methods_meet_the_budget(madtp: Run, dense: Path, data: Path, 
     assert {"hardware", "versions", "commit", "threads", "pairs", "epochs"} <= result.keys()
     assert json.loads((out / "compare.json").read_text()) == result
     lines = {line["method"]: line for line in result["table"]}
-    assert list(lines) == ["dense", "madtp", "class_attention", "random", "tome", "downsample"]
-    assert [line["seeds"] for line in lines.values()] == [1, 2, 1, 1, 1, 1], "fresh tokens are all that is drawn"
+    assert list(lines) == ["dense", "madtp", "class_attention", "random", "tome", "downsample", "upop"]
+    assert [line["seeds"] for line in lines.values()] == [1, 2, 1, 1, 1, 1, 1], "fresh tokens are all that is drawn"
     assert lines["dense"]["reduction"] == 0 and lines["dense"]["reduction_asked"] == 0
     for name, line in lines.items():
         assert line["trained"] is False and line["train_seconds"] is None and line["failed"] is None
@@ -92,3 +92,24 @@ def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> Non
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("keep")
     assert "something else" in madtp(*command, "--out", tmp_path / "b").wrong()
+
+
+def test_upop_by_other_verbs(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
+    command = ("--model", dense, "--data", data, "--reduction")
+    found = object_of(madtp("calibrate", *command, "0.4", "--method", "upop", "--out", tmp_path / "a", "--json"))
+    assert found["method"] == "upop" and found["reduction"] == pytest.approx(0.4, abs=0.02)
+    config = json.loads((tmp_path / "a" / "config.json").read_text())["madtp"]
+    assert config["widths"] and config["temperature"] == found["temperature"]
+    evaluated = object_of(madtp("evaluate", "--model", tmp_path / "a", "--data", data, "--split", "val", "--json"))
+    assert evaluated["gflops"]["reduction"] == pytest.approx(0.4, abs=0.05)
+    several = madtp("calibrate", *command, "0.3,0.4", "--method", "upop", "--out", tmp_path / "b")
+    assert "serves one budget" in several.wrong() and not (tmp_path / "b" / "config.json").exists()
+    small = ("--epochs", 1, "--limit", 6, "--batch-size", 3, "--texts", 1, "--method", "upop", "--out", tmp_path / "c")
+    assert "--fsdp" in madtp("compress", *command, "0.4", *small, "--fsdp").wrong()
+    made = object_of(madtp("compress", *command, "0.4", *small, "--json"))
+    assert made["method"] == "upop" and made["gflops"]["reduction"] == pytest.approx(0.4, abs=0.06)
+    assert json.loads((tmp_path / "c" / "config.json").read_text())["madtp"]["widths"]
+    report = json.loads((tmp_path / "c" / "report.json").read_text())
+    assert [row["speedup"] is not None for row in report["rows"]] == [True, True]
+    again = madtp("compress", "--model", tmp_path / "c", "--data", data, "--reduction", "0.5", "--out", tmp_path / "d")
+    assert "have been taken out" in again.wrong()

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
@@ -189,6 +190,16 @@ def test_goal_ramps_up_and_stays() -> None:
     assert goals == pytest.approx([0.3, 0.4, 0.5, 0.6, 0.7, 0.7, 0.7])
     assert controller.strength == 1.0, "on the goal nothing is changed"
     assert Controller(1.0, 0.7, BOUNDS).goal() == 0.7
+
+
+def test_a_strength_that_is_known_grows_with_the_goal() -> None:
+    controller = Controller(9.0, 0.5, (0.01, 0.99), ramp=4, full=0.6)
+    strengths = [controller.strength, *(controller.update(0.123) for _ in range(6))]
+    assert strengths == pytest.approx([0.01, 0.15, 0.3, 0.45, 0.6, 0.6, 0.6]), "whatever was measured"
+    assert controller.smooth == pytest.approx(0.123)
+    again = Controller(**asdict(controller))
+    assert again == controller, "as a checkpoint holds it"
+    assert Controller(0.2, 0.5, (0.01, 0.99), full=0.7).strength == 0.7, "no ramp"
 
 
 @pytest.mark.parametrize("curve", [rising, humped, noisy])

@@ -244,6 +244,7 @@ def test_decoder_agrees_with_torchs_counter(temperature: float | None, generator
         ("crossget", 0.2),
         ("elip", 0.4),
         ("madtp_no_self", 30.0),
+        ("madtp_robust", 30.0),
         ("madtp_unguided", 1.0),
         ("madtp_static", 0.3),
         ("madtp_drop", 30.0),

@@ -34,6 +34,12 @@ IMPORTANCE: dict[str, Callable[[Scores], list[float]]] = {
 }
 
 
+def importance_of(name: str, i: Instance) -> list[float]:
+    if name == "madtp_robust":
+        return mean(*scores(i)[:2], oracle.robust_token_score(i.affinity[i.content.start : i.content.stop]))
+    return IMPORTANCE[name](scores(i))
+
+
 def check(decision: Decision, instances: list[Instance], rows: list[list]) -> None:
     assert decision.selection.lengths.tolist() == [len(r) for r in rows]
     out = decision.selection.apply(features(instances))
@@ -43,11 +49,11 @@ def check(decision: Decision, instances: list[Instance], rows: list[list]) -> No
 
 @pytest.mark.parametrize("tail", [0, 1])
 @pytest.mark.parametrize("temperature", [0.3, 2.0, 53.0])
-@pytest.mark.parametrize("name", IMPORTANCE)
-def test_without_a_score(name: str, temperature: float, tail: int) -> None:
+@pytest.mark.parametrize("name", [*IMPORTANCE, "madtp_robust"])
+def test_other_scores(name: str, temperature: float, tail: int) -> None:
     instances, rows, thetas = batch(tail=tail), [], []
     for i in instances:
-        importance = IMPORTANCE[name](scores(i))
+        importance = importance_of(name, i)
         theta = (
             oracle.threshold(i.affinity[i.content.start : i.content.stop], importance, temperature)
             if importance

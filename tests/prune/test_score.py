@@ -6,6 +6,7 @@ import torch
 import oracle
 from instances import DTYPES, RAGGED
 from madtp.prune import class_score, self_score, token_importance, token_score
+from madtp.prune.score import robust_token_score
 
 N = max(RAGGED)
 CONTENT = torch.arange(N) < torch.tensor(RAGGED)[:, None]
@@ -80,3 +81,37 @@ def test_token_importance() -> None:
     torch.testing.assert_close(token_importance(*scores), torch.tensor(expected, dtype=torch.float64))
     one = token_importance(torch.tensor([[1.0]]), torch.tensor([[2.0]]), torch.tensor([[6.0]]))
     assert one.tolist() == [[3.0]]
+
+
+@pytest.mark.parametrize(("dtype", "rtol"), DTYPES.items())
+def test_robust_token_score(dtype: torch.dtype, rtol: float) -> None:
+    torch.manual_seed(4)
+    affinity = torch.randn(len(RAGGED), N, 7, dtype=dtype)
+    affinity[:, 3:] = affinity[:, :1]  # most alike: their median distance from the median is 0
+    affinity[::2, 3:] = torch.randn(len(affinity[::2]), N - 3, 7, dtype=dtype)
+    affinity[~CONTENT] = float("nan")  # padding must not matter
+    out = robust_token_score(affinity.amax(-1), CONTENT)
+    for i, n in enumerate(RAGGED):
+        expected = torch.tensor(oracle.robust_token_score(affinity[i, :n]), dtype=dtype)
+        torch.testing.assert_close(out[i, :n], expected, atol=0, rtol=10 * rtol)
+        assert out[i, n:].tolist() == [0.0] * (N - n)
+
+
+def test_robust_token_score_by_hand() -> None:
+    # median 2, distances 1 0 1 and so MAD 1; sigmoid(1/1.4826) = 0.66251
+    content = torch.tensor([[True, True, True, False]])
+    expected = torch.tensor([[1 - 0.66251, 0.5, 0.66251, 0.0]]) / 1.5
+    for scale, shift in ((1.0, 0.0), (7.0, 0.0), (1.0, -2.0), (3.0, -5.0)):
+        raw = torch.tensor([[1.0, 2.0, 3.0, 99.0]]) * scale + shift
+        torch.testing.assert_close(robust_token_score(raw, content), expected, atol=1e-5, rtol=0)
+    alike = robust_token_score(torch.full((1, 4), -7.0), content)
+    torch.testing.assert_close(alike, torch.tensor([[1 / 3, 1 / 3, 1 / 3, 0.0]]))
+    # an outlier is one token of many: it does not squeeze the others, as a share of the sum does
+    far = robust_token_score(torch.tensor([[1.0, 2.0, 3.0, 4.0, 1e6]]), torch.ones(1, 5, dtype=torch.bool))
+    assert float(far[0, 3] - far[0, 0]) > 0.1 and far[0].tolist() == sorted(far[0].tolist())
+
+
+def test_the_claims_learn_by_the_robust_score() -> None:
+    raw = torch.tensor([[0.5, 0.5, 0.5, 0.9, -0.2]], requires_grad=True)
+    robust_token_score(raw, torch.ones(1, 5, dtype=torch.bool))[0, 3].backward()
+    assert raw.grad is not None and raw.grad.isfinite().all() and raw.grad[0, 3] > 0

@@ -50,7 +50,7 @@ def calibrate(
     overwrite: common.OverwriteOption = False,
     as_json: common.JsonOption = False,
 ) -> None:
-    """Find the temperature that meets --reduction and save the model with it; no weight is changed.
+    """Find the temperature that meets --reduction and save the model with it; no weight is changed (`upop`: taken out).
 
     A model that cannot save as little is saved at its mildest, which is within the budget; the result says how much.
     Of several budgets all that was measured is stored with the model, for `model.set_reduction` and `madtp serve`; it
@@ -85,6 +85,7 @@ def calibrate(
         found = calibrate_all(network, work, ready, budgets, some, tried=tried)
     kept, _ = common.load_model(model)  # as it was saved: --dtype is for the measuring alone
     kept.pruning = network.pruning
+    kept.narrow()
     curve = network.pruning.curve
     with locked(out):
         check_folder(out, overwrite)  # another run may have been there since

@@ -165,6 +165,8 @@ def compress(
         raise InputError(f"{method} has other tokens than the dense model", "--distill", "leave it out")
     if semantic_tokens is not None and guidance_from is not None:
         raise InputError("are fresh ones", "--semantic-tokens", "leave it out, or --guidance-from")
+    if fsdp and METHODS[method].weights:
+        raise InputError(f"{method} ranks whole weights, which no process has", "--fsdp", "leave it out")
     if semantic_tokens is not None:
         network.renew_semantic_tokens(semantic_tokens)
     if guidance_from is not None:

@@ -97,8 +97,9 @@ def evaluate(
         if faults.skip:  # pictures that could not be read cannot be shown
             answered = {prediction.image_id for prediction in result.predictions}
             some = replace(some, samples=tuple(sample for sample in some if sample.image_id in answered))
-        with common.working("timing dense and pruned in turn"):
-            row |= timed(network, work, some[: min(TIMED, batch_size)], pairs=PAIRS)
+        if network.pruning.widths is None:  # else there is no dense form here to be timed beside it
+            with common.working("timing dense and pruned in turn"):
+                row |= timed(network, work, some[: min(TIMED, batch_size)], pairs=PAIRS)
         shown = [
             examples_of(work, some, places, {row["name"]: pictures_of(network, work, some, places)})
             for places in (chosen(some, examples), hardest(work, some, [result], examples))

@@ -47,7 +47,8 @@ def write_trained(run: Any, result: Any, title: str, start: str | None) -> None:
         data = replace(data, samples=tuple(sample for sample in data if sample.image_id in answered))
     models[f"{asked:g}" if asked else "dense"] = best
     for (name, model), found in zip(models.items(), results, strict=True):
-        took = timed(model, work, data[:TIMED], pairs=PAIRS) if asked else {}
+        whole = None if model.pruning.widths is None else models.get("dense")
+        took = timed(model, work, data[:TIMED], pairs=PAIRS, dense=whole) if asked else {}
         rows.append({"name": name, "reduction_asked": 0.0 if name == "dense" else asked, **found.to_dict(), **took})
         rows[-1]["temperature"] = model.temperature
     lines = (run.out / LOG).read_text(encoding="utf-8").splitlines()

@@ -181,6 +181,8 @@ class Controller:
         gain: change of log(strength) per unit of error and step.
         step: steps taken.
         smooth: running mean of the measured reduction (for logs).
+        full: the strength that meets `target`, where it was found beforehand and no batch changes it: then nothing is
+            steered, the strength grows with the goal. None = steered.
     """
 
     strength: float
@@ -191,6 +193,14 @@ class Controller:
     gain: float = 0.3
     step: int = 0
     smooth: float | None = field(default=None)
+    full: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.full is not None:
+            self.strength = self._due(self.full)
+
+    def _due(self, full: float) -> float:
+        return min(max(full * self.goal() / self.target, self.bounds[0]), self.bounds[1])
 
     def goal(self) -> float:
         """The target of the current step."""
@@ -200,9 +210,12 @@ class Controller:
 
     def update(self, measured: float) -> float:
         """Take in one batch's measured reduction; returns the strength for the next batch."""
-        change = self.gain * (self.goal() - measured)
-        log = math.log(self.strength) + max(-0.2, min(0.2, change))
-        self.strength = min(max(math.exp(log), self.bounds[0]), self.bounds[1])
+        if self.full is None:
+            change = self.gain * (self.goal() - measured)
+            log = math.log(self.strength) + max(-0.2, min(0.2, change))
+            self.strength = min(max(math.exp(log), self.bounds[0]), self.bounds[1])
         self.smooth = measured if self.smooth is None else 0.95 * self.smooth + 0.05 * measured
         self.step += 1
+        if self.full is not None:
+            self.strength = self._due(self.full)
         return self.strength

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from madtp.cost.shape import Shape, Tower
+from madtp.cost.shape import Narrow, Shape, Tower
 from madtp.prune import BlockTrace, Trace
 
 
@@ -68,10 +68,14 @@ def tower_macs(shape: Shape, tower: Tower, blocks: list[BlockTrace], image_token
     c = tower.width
     tokens_in, tokens_out = _layers(blocks)
     before, after = tokens_in + tower.protected, tokens_out + tower.protected
-    total = 4 * c * c * before + 2 * c * before**2 + 2 * c * tower.mlp * after
+    layers, images = len(blocks), 0 if image_tokens is None else image_tokens.shape[1]
+    widths = tower.narrow or Narrow((c,) * layers, (tower.mlp,) * layers, ((c,) * layers,) * images)
+    inner, mlp = (torch.tensor(some).double() for some in (widths.attention, widths.mlp))
+    total = 4 * c * inner * before + 2 * inner * before**2 + 2 * c * mlp * after
     if tower.context and image_tokens is not None:
-        for seen in image_tokens.double().unbind(-1):
-            total = total + 2 * c * c * after + (2 * tower.context * c + 2 * c * after) * seen[:, None]
+        for seen, across in zip(image_tokens.double().unbind(-1), widths.cross, strict=True):
+            x = torch.tensor(across).double()
+            total = total + 2 * c * x * after + (2 * tower.context * x + 2 * x * after) * seen[:, None]
         if image_tokens.shape[1] == 2:
             total[:, tower.merged_from :] += 2 * c * c * after[:, tower.merged_from :]
     # the stem is that of a full-size picture

@@ -8,6 +8,21 @@ from madtp.prune import BlockTrace, Trace
 
 
 @dataclass(frozen=True)
+class Narrow:
+    """Inner widths of a tower out of which weights have been taken, block by block.
+
+    Attributes:
+        attention: all heads of the self-attention.
+        mlp: of the MLP.
+        cross: all heads of the cross-attention to each image; empty = there is none.
+    """
+
+    attention: tuple[int, ...]
+    mlp: tuple[int, ...]
+    cross: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True)
 class Tower:
     """A pruned tower: image tower, text tower, or text tower with cross-attention.
 
@@ -20,6 +35,7 @@ class Tower:
         context: width of the image tokens that its cross-attention looks at; 0 = it has none.
         merged_from: first layer that merges the two cross-attentions of an instance with two images by
             `Linear(2C, C)`; the layers before average them.
+        narrow: inner widths, where they are not `width` and `mlp` in every block.
     """
 
     width: int
@@ -31,6 +47,7 @@ class Tower:
     head: int = 0
     context: int = 0
     merged_from: int = 0
+    narrow: Narrow | None = None
 
 
 @dataclass(frozen=True)
@@ -80,8 +97,10 @@ class Shape:
 
     @property
     def dense(self) -> "Shape":
-        """The same model without guidance."""
-        return replace(self, semantic=0, thresholds=True)
+        """The same model without guidance, and with all its weights."""
+        text, match = (None if tower is None else replace(tower, narrow=None) for tower in (self.text, self.match))
+        vision = replace(self.vision, narrow=None)
+        return replace(self, semantic=0, thresholds=True, vision=vision, text=text, match=match)
 
     def tower(self, name: str) -> Tower:
         """The tower that a trace calls `name`.

@@ -103,6 +103,8 @@ def _attend(
         raise ValueError(f"attention backend is one of {', '.join(BACKENDS)}, got {backend!r}")
     if causal and key_lengths is not query_lengths and not torch.equal(key_lengths, query_lengths):
         raise ValueError("causal attention is self-attention: every query needs a key of its own")
+    if not query.shape[1]:  # all heads have been taken out
+        return query, None
     if bias is not None and backend in ("auto", "blocked"):
         backend = "dense" if rows is not None else "sdpa"
     if backend == "auto":

@@ -14,6 +14,7 @@ from madtp.errors import InputError
 from madtp.model.block import Guidance, Pruner, TokenMap
 from madtp.model.config import PruneConfig
 from madtp.model.linear import hasten, pack_weights, unpack_weights
+from madtp.model.narrow import fit, follow, narrow
 from madtp.model.recompute import recompute
 from madtp.prune import METHODS, Trace, alignment_loss, contrastive_alignment_loss
 
@@ -40,6 +41,11 @@ class Pruned:
         """As the host, once every part is there; then linear maps take their fast form."""
         super().post_init()  # type: ignore[misc]
         hasten(self)  # type: ignore[arg-type]
+        if hasattr(self, "madtp_guidance"):  # the host calls this too, before our parts are there
+            if self.pruning.widths is None:
+                follow(self, self.pruning)
+            else:
+                fit(self, self.pruning.widths)
 
     def pack_weights(self) -> Self:
         """Lay out the weights for inference on the CPU: faster, above all where few tokens are left.
@@ -86,6 +92,8 @@ class Pruned:
         if other and value.curve is not None and value.curve == before.curve:
             value = replace(value, curve=None)  # what a temperature saves has changed
         self.config.madtp = value.to_dict()
+        if value.widths is None:
+            follow(self, value)
 
     def _forget_curve(self) -> None:
         if self.pruning.curve is not None:
@@ -171,6 +179,16 @@ class Pruned:
         align = alignment.mean()
         return (None if task is None else task + self.pruning.alpha * align), align
 
+    def narrow(self) -> Self:
+        """Take out for good what a method that prunes weights (`Method.weights`) has closed at the temperature set.
+
+        The outputs stay, the model is smaller from then on, and has no dense form any more. No change under any other
+        method, or where it is dense.
+        """
+        if self.temperature is not None and (widths := narrow(self)) is not None:
+            self.pruning = replace(self.pruning, widths=widths)
+        return self
+
     def renew_semantic_tokens(self, count: int) -> None:
         """Replace the semantic tokens by `count` fresh ones, from torch's random state."""
         old = self.madtp_guidance.semantic_tokens
@@ -222,6 +240,7 @@ class Pruned:
                 with torch.no_grad():
                     for part in module.modules():
                         ours._init_weights(part)
+        ours.pruning = ours.pruning  # masks, if there are any, by these weights
         left = [name for name, parameter in ours.named_parameters() if parameter.is_meta]  # type: ignore[attr-defined]
         assert not left, f"parameters without a counterpart in the stock model: {left}"
         for name, module in model.named_children():

@@ -122,7 +122,7 @@ class Pruner:
     def acting(self, block: int) -> Method | None:
         """The method, if it prunes in this block."""
         method = self.method
-        if method is None or method.pixels or self.strength is None or block < self.first_block:
+        if method is None or method.pixels or method.weights or self.strength is None or block < self.first_block:
             return None
         return method if method.acts is None or method.acts(self.tower, block, self.depth) else None
 

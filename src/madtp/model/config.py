@@ -42,6 +42,8 @@ class PruneConfig:
         attention: backend, see `madtp.model.attention`.
         reduction: 1 - GFLOPs(pruned) / GFLOPs(dense) measured at `temperature` when it was chosen; None = not measured.
         curve: what several temperatures save, measured (`set_reduction` reads it); None = not measured.
+        widths: heads and MLP channels that are left, by the name of the map they give on to, where a method has taken
+            weights out (see `madtp.model.narrow`); None = it has not.
     """
 
     method: str = "madtp"
@@ -54,6 +56,7 @@ class PruneConfig:
     attention: str = "auto"
     reduction: float | None = None
     curve: BudgetCurve | None = None
+    widths: dict[str, int] | None = None
 
     def __post_init__(self) -> None:
         for name, allowed in _TYPES.items():
@@ -74,6 +77,8 @@ class PruneConfig:
             raise InputError(
                 f"{self.method} prunes a share of the tokens, got {self.temperature}", "madtp.temperature", "use 0..1"
             )
+        if self.widths is not None:
+            self._check_widths()
         for name in ("alpha", "straight_through"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{getattr(self, name)} is not 0 or above, and finite", f"madtp.{name}")
@@ -85,6 +90,14 @@ class PruneConfig:
             raise InputError(
                 f"unknown attention {self.attention!r}", "madtp.attention", f"one of {', '.join(BACKENDS)}"
             )
+
+    def _check_widths(self) -> None:
+        whole = isinstance(self.widths, dict) and all(type(n) is int and n >= 0 for n in self.widths.values())
+        if not whole:
+            raise InputError("holds no names with numbers", "madtp.widths")
+        if not METHODS[self.method].weights or self.temperature is None:
+            said = "weights have been taken out of this model: it has no dense form, and takes no other method"
+            raise InputError(said, "madtp.widths", "start from the dense model that it was made of")
 
     @classmethod
     def of(cls, value: "PruneConfig | dict[str, Any] | None") -> "PruneConfig":
@@ -103,7 +116,10 @@ class PruneConfig:
         return cls(**given)
 
     def to_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "curve": None if self.curve is None else self.curve.to_dict()}
+        whole = {**asdict(self), "curve": None if self.curve is None else self.curve.to_dict()}
+        if self.widths is None:  # as good as all models
+            del whole["widths"]
+        return whole
 
 
 # Of an output, what the stock Trainer leaves out of its predictions.

@@ -96,8 +96,13 @@ def in_parts(work: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
 
 
 def packable(weight: Tensor) -> bool:
-    """True if oneDNN takes the weight: a plain tensor on the CPU, of a type that the machine computes in."""
-    return weight.device.type == "cpu" and type(weight) in (Tensor, nn.Parameter) and _computes(weight.dtype)
+    """True if oneDNN takes the weight: a plain tensor on the CPU, of a type that the machine computes in; not empty."""
+    return (
+        weight.numel() > 0
+        and weight.device.type == "cpu"
+        and type(weight) in (Tensor, nn.Parameter)
+        and _computes(weight.dtype)
+    )
 
 
 def _computes(dtype: torch.dtype) -> bool:

@@ -1,12 +1,14 @@
 """The sizes that a model's cost depends on, read from the model or from its config alone."""
 
+import re
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from madtp.cost.shape import Decoder, Shape, Tower
+from madtp.cost.shape import Decoder, Narrow, Shape, Tower
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
+from madtp.model.narrow import open_of
 from madtp.model.text_pair import MERGE_FROM
 from madtp.prune import METHODS
 
@@ -18,6 +20,7 @@ CLASSES = {
     "retrieval": ("madtp.model.blip_retrieval", "MadtpBlipForImageTextRetrieval"),
     "clip": ("madtp.model.clip", "MadtpCLIPModel"),
 }
+_OUTLET = re.compile(r"\.layers?\.(\d+)\.(.+)")
 CLASSIFIER = 2  # outputs of the heads that tell true from false, match from mismatch
 
 
@@ -55,13 +58,17 @@ def shape_of(model: Any, kind: str | None = None) -> Shape:
     Raises:
         InputError: the model is of no class of ours.
     """
+    left = None
     if kind is None:
-        model, kind = model.config, kind_of(model)
+        left, kind = open_of(model), kind_of(model)  # of one whose masks are closed, and weights still there
+        model = model.config
     settings = PruneConfig.of(model.madtp)
     method = METHODS[settings.method]
     guided = method.guided and settings.temperature is not None
     semantic = settings.semantic_tokens if guided else 0
     shape = _clip(model, semantic) if kind == "clip" else _blip(model, kind, semantic)
+    if widths := settings.widths or left:
+        shape = _narrowed(shape, model, widths)
     return replace(shape, thresholds=method.knob == "temperature") if guided else shape
 
 
@@ -113,3 +120,31 @@ def _clip(config: Any, semantic: int) -> Shape:
         semantic=semantic,
         semantic_width=config.semantic_width or text.hidden_size,
     )
+
+
+def _narrowed(shape: Shape, config: Any, widths: dict[str, int]) -> Shape:
+    """The shape of a model out of which weights have been taken; `widths` as in `PruneConfig`."""
+
+    def narrow(tower: Tower | None, part: Any, of_vision: bool) -> Tower | None:
+        if tower is None:
+            return None
+        attention, mlp = [tower.width] * tower.layers, [tower.mlp] * tower.layers
+        cross = [[tower.width] * tower.layers for _ in range(shape.images if tower.context else 0)]
+        head = tower.width // part.num_attention_heads
+        for name, left in widths.items():
+            if name.startswith("vision_model.") != of_vision or (found := _OUTLET.search(name)) is None:
+                continue
+            block, inside = int(found[1]), found[2]
+            if inside.startswith("crossattention."):
+                if cross:  # the second of two images' is called so
+                    cross[1 if inside.endswith("1") else 0][block] = left * head
+            elif inside.startswith(("attention.", "self_attn.")):
+                attention[block] = left * head
+            else:
+                mlp[block] = left
+        return replace(tower, narrow=Narrow(tuple(attention), tuple(mlp), tuple(map(tuple, cross))))
+
+    vision = narrow(shape.vision, config.vision_config, True)
+    text, match = (narrow(tower, config.text_config, False) for tower in (shape.text, shape.match))
+    assert vision is not None
+    return replace(shape, vision=vision, text=text, match=match)

@@ -20,6 +20,8 @@ def stock_of(model: Any) -> tuple[Any, tuple[str, ...]]:
     """
     if not hasattr(model, "stock_class"):
         raise InputError("transformers has no model of two images a text, as visual reasoning needs")
+    if model.pruning.widths is not None:
+        raise InputError("weights have been taken out of this model: transformers has none with layers of many widths")
     settings = {key: value for key, value in model.config.to_dict().items() if key not in _OURS}
     with torch.device("meta"):
         plain = model.stock_class(model.stock_class.config_class(**settings))

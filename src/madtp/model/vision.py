@@ -27,8 +27,8 @@ class MadtpBlipEncoderLayer(PrunedBlock, BlipEncoderLayer):
 
     def forward(self, x: Ragged, pruner: Pruner, backend: str = "auto") -> Ragged:
         """`x`: tokens of every image, the pooled token first."""
-        heads = self.self_attn.num_heads
-        qkv = self.self_attn.qkv(self.layer_norm1(x.values)).view(len(x.values), 3, heads, -1)
+        own = self.self_attn
+        qkv = own.qkv(self.layer_norm1(x.values)).view(len(x.values), 3, own.num_heads, own.head_dim)
         query, key, value = qkv.unbind(1)
         output, statistics = attend(
             query,
@@ -44,7 +44,7 @@ class MadtpBlipEncoderLayer(PrunedBlock, BlipEncoderLayer):
         mean_key = pruner.mean_key(key)
         del qkv, query, key, value  # nothing that is not needed any more lies beside what comes
         affinity = pruner.guide(x, self.index)
-        x = x.with_values(x.values + self.self_attn.projection(output.flatten(1)))
+        x = x.with_values(x.values + own.projection(output.flatten(1)))
         x = pruner.prune(self.index, x, affinity, statistics, output, mean_key)
         del output, statistics
         return x.with_values(in_parts(self._feed_forward, x.values))

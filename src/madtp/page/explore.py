@@ -64,14 +64,14 @@ class Explorer:
         measured_on: where the curve is from.
 
     Raises:
-        InputError: the model's method takes smaller pictures instead of pruning tokens.
+        InputError: the model's method takes smaller pictures, or weights out, instead of pruning tokens.
     """
 
     def __init__(self, name: str, model: Any, task: Task, measured_on: Data[Any]) -> None:
-        if METHODS[model.pruning.method].pixels:
-            raise InputError(
-                "takes smaller pictures and prunes no tokens, so there is nothing to see", name, "use another"
-            )
+        method = METHODS[model.pruning.method]
+        if method.pixels or method.weights:
+            what = "takes smaller pictures" if method.pixels else "takes weights out"
+            raise InputError(f"{what} and prunes no tokens, so there is nothing to see", name, "use another")
         self.name, self.model, self.task, self.data = name, model, task, measured_on
         self.curve: Curve | None = None
         self._lock = threading.Lock()

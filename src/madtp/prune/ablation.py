@@ -6,7 +6,7 @@ from torch import Tensor
 
 from madtp.prune.assign import drop
 from madtp.prune.merge import select
-from madtp.prune.score import self_score, token_importance
+from madtp.prune.score import robust_token_score, self_score, token_importance
 from madtp.prune.step import Decision, Evidence, judge
 from madtp.prune.threshold import highest, keep_above, keep_share
 
@@ -38,6 +38,17 @@ def without_self(evidence: Evidence, strength: float, training: bool = False) ->
 def without_token(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """TIS is the mean of S_cls and S_self; the threshold is guided still. `strength` is the temperature."""
     return _without(2, evidence, strength, training)
+
+
+def robust(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """S_tok by a robust normalisation, so that no sum near 0 or below it divides it. `strength` is the temperature."""
+    content = evidence.content()
+    own = self_score(evidence.padded(evidence.column), content)
+    parts = evidence.class_scores(), own, robust_token_score(evidence.claims.amax(-1), content)
+    importance = token_importance(*parts)
+    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    scores = dict(zip(("class", "self", "token"), parts, strict=True)) | {"importance": importance}
+    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores=scores)
 
 
 def unguided(evidence: Evidence, strength: float, training: bool = False) -> Decision:

@@ -43,5 +43,5 @@ def downsample(
 
 
 def whole(evidence: Evidence, strength: float, training: bool = False) -> Decision:
-    """Every token stays: the blocks of a model whose pictures are smaller are dense."""
+    """Every token stays: what a method prunes are pictures, or weights."""
     return Decision(Selection(lengths=evidence.lengths))

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 EPS = 1e-8
+MAD_TO_DEVIATION = 1.4826  # of normally distributed numbers
 
 
 def denominator(total: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
@@ -44,6 +45,29 @@ def token_score(best: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Flo
     The sum can be negative; the published models live with that, so it is kept as it is.
     """
     return _share(best, content)
+
+
+def _median(x: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b 1"]:
+    """Of an instance's content tokens; of an even number the lower one."""
+    order = x.masked_fill(~content, float("inf")).sort(-1).values
+    middle = (content.sum(-1, keepdim=True) - 1).clamp(min=0) // 2
+    return order.gather(-1, middle).masked_fill(~content.any(-1, keepdim=True), 0.0)
+
+
+def robust_token_score(best: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+    """`S_tok` whose sum cannot come near 0: a share of `sigmoid((best - median) / (1.4826 MAD))`.
+
+    MAD is the median distance from the median; where it is 0, the mean distance stands in, and 1 where that is 0 too.
+    Both are held fast in backward: a median's gradient would fall on the one token that it is.
+    """
+    best = best.masked_fill(~content, 0.0)
+    with torch.no_grad():
+        centre = _median(best, content)
+        far = (best - centre).abs().masked_fill(~content, 0.0)
+        mean = far.sum(-1, keepdim=True) / content.sum(-1, keepdim=True).clamp(min=1)
+        spread = MAD_TO_DEVIATION * _median(far, content)
+        spread = torch.where(spread > 0, spread, torch.where(mean > 0, mean, 1.0))
+    return _share(((best - centre) / spread).sigmoid(), content)
 
 
 def token_importance(

@@ -126,6 +126,7 @@ class Method:
         bounds: `(low, high)` of useful strengths, for the budget search.
         needs: what else of a block it reads: "attention" (the statistics of the probabilities), "key", "size".
         pixels: True if it makes the picture smaller before the first block and lets the blocks be.
+        weights: True if it takes heads and MLP channels out of the model and lets the tokens be.
         acts: `(tower, block, blocks of the tower)` -> whether it prunes there; None = everywhere.
     """
 
@@ -136,6 +137,7 @@ class Method:
     bounds: tuple[float, float]
     needs: frozenset[str] = frozenset({"attention"})
     pixels: bool = False
+    weights: bool = False
     acts: Callable[[str, int, int], bool] | None = None
 
 

@@ -243,6 +243,10 @@ class MomentumContrast(nn.Module):
         for name, parameter in self.towers.named_parameters():
             if parameter is not theirs[name]:
                 parameter.lerp_(theirs[name], 1 - self.momentum)
+        closed = dict(self.model.named_buffers())
+        for name, buffer in self.towers.named_buffers():
+            if name.endswith(".open"):  # of what `madtp.model.narrow` takes out, in these towers too
+                buffer.copy_(closed[name])
 
     def state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """Everything but the model: momentum towers, queue, temperature of the contrast, step."""
