@@ -197,7 +197,7 @@ def _headers(file: BinaryIO, path: Path) -> Iterator[tuple[str, str, Place]]:
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # it keeps all that it has seen
+                tar.members = []  # type: ignore[attr-defined]  # it keeps all that it has seen
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, ending = name.partition(".")
                 if member.isreg() and not member.issparse() and stem and dot:
