@@ -1,4 +1,4 @@
-"""Peak memory over ten times the data: `predict --data`, `evaluate` of every task, and a training epoch's loader.
+"""Peak memory over ten times the data: `predict --data`, `evaluate` of every task, and a training epoch's loaders.
 
     python benchmarks/memory.py --out runs/memory.json
 
@@ -41,6 +41,7 @@ def prepare(home: Path, count: int) -> None:
             write_table(home / f"{task}-{times}", task, scenes, times * count)
     for times in (1, 10):
         write_tars(home / f"tars-{times}", home / f"caption-{times}" / "images", times)
+        write_shards(home / f"shards-{times}", home / f"tars-{times}")
 
 
 def write_table(folder: Path, task: str, scenes: list[Any], count: int) -> None:
@@ -87,6 +88,44 @@ def write_tars(folder: Path, images: Path, tars: int) -> None:
                 tar.add(name, name.name)
 
 
+def write_shards(folder: Path, tars: Path) -> None:
+    """The same pictures, each with captions of its own: tars of the train split."""
+    import io
+    import tarfile
+
+    folder.mkdir()
+    for k, source in enumerate(sorted(tars.iterdir())):
+        with tarfile.open(source) as old, tarfile.open(folder / f"train-{k:05d}.tar", "w") as tar:
+            for member in old:
+                tar.addfile(member, old.extractfile(member))
+                stem = member.name.removesuffix(".png")
+                text = json.dumps({"captions": [f"picture {stem} of {source.name}, {way}" for way in "ab"]}).encode()
+                beside = tarfile.TarInfo(f"{stem}.json")
+                beside.size = len(text)
+                tar.addfile(beside, io.BytesIO(text))
+
+
+def load_shards(data: Path, model: Path, streamed: bool) -> None:
+    """An epoch of training's batches from shards, streamed or by their index."""
+    import torch
+
+    from madtp.data.load import load_data, load_stream
+    from madtp.model.load import load_processor
+    from madtp.runtime import keep_freed_memory
+    from madtp.task.registry import make_task
+    from madtp.task.step import rest_of_epoch
+    from madtp.task.tolerant import stream
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    task = make_task("caption", load_processor(model))
+    source = data / "train-*.tar"
+    shards = load_stream("caption", str(source)) if streamed else load_data("caption", str(source), "train")
+    dataset = task.dataset(shards, training=True, per_image=1, cache=False)
+    for batch in stream(dataset, task, None, **rest_of_epoch(shards, 32, (0, 1), 0, 0, 0, 0)):
+        assert len(batch["samples"]) <= 32
+
+
 def load_epoch(data: Path, model: Path) -> None:
     """An epoch of training's batches, in a drawn order, as the loader makes them."""
     import torch
@@ -128,9 +167,10 @@ def runs(home: Path, times: int) -> dict[str, list[str]]:
         if task == "retrieval":
             made["evaluate, retrieval without re-ranking"] = [*command, "--json", "--k-test", 0]
     said = {name: ["-m", "madtp", *map(str, command)] for name, command in made.items()}
-    return said | {
-        "a training epoch's loader": [__file__, "--load", str(home / f"vqa-{times}"), str(home / "model-vqa")]
-    }
+    loads = {"": ["--load", home / f"vqa-{times}", home / "model-vqa"]}
+    for how in ("indexed", "streamed"):
+        loads[f", shards {how}"] = [f"--{how}", home / f"shards-{times}", home / "model-caption"]
+    return said | {f"a training epoch's loader{name}": [__file__, *map(str, load)] for name, load in loads.items()}
 
 
 def main() -> None:
@@ -140,8 +180,11 @@ def main() -> None:
     parser.add_argument("--only", help="runs whose name begins so")
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     parser.add_argument("--prepare", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--load", nargs=2, type=Path, help=argparse.SUPPRESS)
+    for name in ("--load", "--indexed", "--streamed"):
+        parser.add_argument(name, nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if shards := options.indexed or options.streamed:
+        return load_shards(*shards, streamed=bool(options.streamed))
     if options.prepare or options.load:
         load_epoch(*options.load) if options.load else prepare(options.prepare, options.samples)
         return

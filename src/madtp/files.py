@@ -27,7 +27,7 @@ LOCK = ".lock"
 # What a training run writes, the model folder among it.
 RUN_FILES = (
     "checkpoint.pt", "checkpoint-*.pt", "errors.jsonl", "log.jsonl", "run.json", "report.json", "report.html",
-    "config.json", "generation_config.json",
+    "madtp-shards.json", "config.json", "generation_config.json",
     "*.safetensors", "*.safetensors.index.json", "tokenizer*", "special_tokens_map.json", "vocab.txt",
     "added_tokens.json", "processor_config.json", "preprocessor_config.json",
 )  # fmt: skip

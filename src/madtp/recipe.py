@@ -30,7 +30,8 @@ class TrainConfig:
         eval_every: epochs between validations.
         save_every: steps between checkpoints.
         keep: checkpoints that are kept, the newest included.
-        workers: processes that load pictures; 0 = this one does. The run is the same whatever their number.
+        workers: processes that load pictures; 0 = this one does. The run is the same whatever their number, but for
+            streamed shards, which they share out.
         bad_steps: so many steps in a row without a finite loss and gradient end the run.
         reductions: budgets to compress to, taken in turn step by step; 0 among them = also train the dense model;
             none = leave the temperature alone. With several, one model serves all, and its temperature meets the last.

@@ -14,6 +14,7 @@ from madtp.cost.budget import Controller, OutOfReach
 from madtp.cost.flops import reduction
 from madtp.data.faults import Faults
 from madtp.data.sample import Data
+from madtp.data.stream import Stream
 from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, evaluate, to_device
 from madtp.files import append_line
@@ -26,7 +27,7 @@ from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
 from madtp.task.gather import averages, gather, largest, together
 from madtp.task.sharded import apart, clip_parts, gather_weights, shard
-from madtp.task.step import SPREAD, TrainingStep, order_of_epoch, prepared, steps_of_epoch, write_model
+from madtp.task.step import SPREAD, TrainingStep, prepared, rest_of_epoch, steps_of_epoch, write_model
 from madtp.task.tolerant import everywhere, stream
 
 
@@ -56,7 +57,7 @@ class Trainer:
         self,
         model: Any,
         task: Task,
-        train: Data[Any],
+        train: Data[Any] | Stream,
         val: Data[Any],
         out: Path,
         config: TrainConfig,
@@ -81,7 +82,8 @@ class Trainer:
                 raise InputError(said, f"{part.name} {part.split}", "train and validate on what is known")
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
         drawn = {"per_image": config.texts or None, "seed": config.seed, "shift": config.shift}
-        self.dataset = task.dataset(train, training=True, **drawn)
+        streamed = train.settings(config.workers) if isinstance(train, Stream) else None
+        self.dataset = task.dataset(train, training=True, cache=streamed is None, **drawn)
         self.place = self.accelerator.process_index, self.accelerator.num_processes
         self.stop = Stop((lambda asked: largest([asked], self.accelerator.device)[0]) if self.place[1] > 1 else None)
         self.per_epoch = steps_of_epoch(len(train), config.batch_size, self.place[1])
@@ -106,9 +108,8 @@ class Trainer:
         self.step, self.prepared, self.owed = 0, False, False  # a checkpoint is owed
         self.due = False  # the epoch is over, its validation is not
         self.best: dict[str, Any] = {}
-        keys = ("method", "alpha", "alignment", "straight_through", "semantic_tokens", "first_block")
-        own = {key: getattr(self.bare.pruning, key) for key in keys}
-        own |= {"images": len(train), "asked": train.n_texts, "processes": self.place[1]}
+        own = self.bare.pruning.of_training()
+        own |= {"images": len(train), "asked": train.n_texts, "processes": self.place[1], "stream": streamed}
         self.source = (source or {}) | own | task.settings()
         if self.place[0]:  # other draws (dropout, random pruning) for other pictures
             torch.manual_seed(config.seed * 1_000_003 + self.place[0])
@@ -178,12 +179,12 @@ class Trainer:
 
     def _batches(self, epoch: int) -> Iterator[dict[str, Any]]:
         self.dataset.epoch = epoch
-        size, seed = self.config.batch_size, self.config.seed
-        groups = order_of_epoch(len(self.dataset), size, self.place, seed, epoch)[self.step - epoch * self.per_epoch :]
+        config, done = self.config, self.step - epoch * self.per_epoch
+        rest = rest_of_epoch(self.train, config.batch_size, self.place, config.seed, epoch, done, config.workers)
         # Its own generator: else the loader takes a draw from torch's at every start, and a resumed run one more.
         own = torch.Generator()
-        options = {"generator": own, "num_workers": self.config.workers, "worker_init_fn": deaf}
-        for batch in stream(self.dataset, self.task, self.faults, batch_sampler=groups, **options):
+        rest |= {"generator": own, "num_workers": config.workers, "worker_init_fn": deaf}
+        for batch in stream(self.dataset, self.task, self.faults, **rest):
             yield to_device(batch, self.accelerator.device)
 
     def _epoch(self, epoch: int) -> None:

@@ -1,27 +1,19 @@
 """Tar shards: pictures read at their place, captions and questions beside them."""
 
-import io
-import json
 import shutil
 import tarfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from madtp.data import ImageSource, load_data
 from madtp.data.shards import TarImage, index
 from madtp.errors import InputError
 from small import contents
+from tars import pair, png, write_tar
 
 Shard = Callable[[str, Mapping[str, object]], Path]
-
-
-def png(red: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("RGB", (5, 7), (red, 0, 0)).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture
@@ -29,22 +21,9 @@ def shard(root: Path) -> Shard:
     """Write a tar of members: bytes and text as they are, anything else as JSON."""
 
     def shard(name: str, members: Mapping[str, object]) -> Path:
-        path = root / name
-        path.parent.mkdir(exist_ok=True)
-        with tarfile.open(path, "w:gz" if name.endswith("z") else "w") as tar:
-            for member, content in members.items():
-                text = content if isinstance(content, str | bytes) else json.dumps(content)
-                data = text.encode() if isinstance(text, str) else text
-                header = tarfile.TarInfo(member)
-                header.size = len(data)
-                tar.addfile(header, io.BytesIO(data))
-        return path
+        return write_tar(root / name, members)
 
     return shard
-
-
-def pair(key: str, red: int, **fields: object) -> dict[str, object]:
-    return {f"{key}.jpg": png(red), f"{key}.json": {"caption": f"no {red}", **fields}, f"{key}.cls": "7"}
 
 
 def test_one_tar_is_a_data_set(shard: Shard) -> None:

@@ -9,6 +9,7 @@ from madtp.cli import common
 from madtp.cli.train import (
     AccumulateOption,
     BadStepsOption,
+    BufferOption,
     CheckpointingOption,
     EpochsOption,
     EvalOption,
@@ -21,10 +22,12 @@ from madtp.cli.train import (
     ResumeOption,
     SaveOption,
     ShiftOption,
+    StreamOption,
     TextsOption,
     ValOption,
     WorkersOption,
     fit,
+    splits,
 )
 from madtp.errors import InputError
 
@@ -115,6 +118,8 @@ def compress(
     on_error: common.OnErrorOption = "stop",
     max_skipped: common.MaxSkippedOption = 0.01,
     workers: WorkersOption = 0,
+    stream: StreamOption = False,
+    shuffle_buffer: BufferOption = None,
     keep: KeepOption = 2,
     bad_steps: BadStepsOption = 10,
     device: common.DeviceOption = "auto",
@@ -129,7 +134,6 @@ def compress(
     """
     from accelerate.utils import set_seed
 
-    from madtp.cli.common import load_data
     from madtp.prune import METHODS
     from madtp.recipe import TrainConfig
     from madtp.task.distill import Teacher
@@ -146,10 +150,8 @@ def compress(
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, prompt=prompt, beams=beams, momentum=momentum, queue=queue)
-    training, validation = (
-        load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
-        for split in ("train", "val")
-    )
+    how = {"limit": limit, "skip_missing": skip_missing, "faults": faults}
+    training, validation = splits(task, data, out if resume else None, stream, shuffle_buffer, **how)
     teacher = Teacher(network, distill) if distill else None
     network.pruning = replace(
         network.pruning,

@@ -44,6 +44,18 @@ WorkersOption = Annotated[int, typer.Option("--workers", min=0, help="Processes 
 BadStepsOption = Annotated[
     int, typer.Option("--bad-steps", min=1, help="Steps in a row without a finite loss that end the run.")
 ]
+StreamOption = Annotated[
+    bool, typer.Option("--stream", help="Read tar shards in sequence, holding no index of them (docs/scale.md).")
+]
+BufferOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shuffle-buffer",
+        min=1,
+        help="With --stream: samples that each loader shuffles among; default 1000.",
+        show_default=False,
+    ),
+]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Continue the run in --out from its last checkpoint.")]
 
 
@@ -85,6 +97,8 @@ def train(
     on_error: common.OnErrorOption = "stop",
     max_skipped: common.MaxSkippedOption = 0.01,
     workers: WorkersOption = 0,
+    stream: StreamOption = False,
+    shuffle_buffer: BufferOption = None,
     keep: KeepOption = 2,
     bad_steps: BadStepsOption = 10,
     device: common.DeviceOption = "auto",
@@ -96,7 +110,6 @@ def train(
     """Make a dense model: from scratch with --size, or fine-tuned from --model."""
     from accelerate.utils import set_seed
 
-    from madtp.cli.common import load_data
     from madtp.recipe import TrainConfig
 
     common.check_task(task)
@@ -118,9 +131,8 @@ def train(
         network, processor = common.load_model(model)
         network.temperature, task = None, common.task_of(network, task, model)
     task = task or "vqa"
-    training, validation = (
-        load_data(task, data, part, limit=limit, skip_missing=skip_missing, faults=faults) for part in ("train", "val")
-    )
+    how = {"limit": limit, "skip_missing": skip_missing, "faults": faults}
+    training, validation = splits(task, data, out if resume else None, stream, shuffle_buffer, **how)
     if size is not None:
         network, processor = fresh(task, size, training, start, prompt)
     work = common.make_task(task, processor, **options)
@@ -131,6 +143,20 @@ def train(
         network, work, training, validation, out, config, device, resume, overwrite, title, source, faults=faults
     )
     common.emit(result, as_json, common.summary(result, f"{out}: best epoch by validation"))
+
+
+def splits(task: str, data: str, run: Path | None, stream: bool, buffer: int | None, **how: Any) -> tuple[Any, Any]:
+    """What to train and to validate on; `run`: the folder of one that goes on. Raises InputError."""
+    from madtp.data.load import load_stream
+    from madtp.data.stream import COUNTS
+
+    if not stream:
+        if buffer is not None:
+            raise InputError("goes with --stream", "--shuffle-buffer", "else all samples are shuffled")
+        return common.load_data(task, data, "train", **how), common.load_data(task, data, "val", **how)
+    with common.working(f"counting {data} train"):
+        training = load_stream(task, data, buffer=buffer or 1000, counts=[run / COUNTS] if run else [], **how)
+    return training, common.load_data(task, data, "val", **how)
 
 
 def fresh(task: str, size: str, training: Any, start: str | None, prompt: str | None) -> tuple[Any, Any]:
@@ -173,6 +199,7 @@ def fit(
 
     from madtp.checkpoints import STATE, is_there
     from madtp.cli.lost import noticing
+    from madtp.data.stream import COUNTS, Stream
     from madtp.files import check_folder, claimed, locked, write_json
     from madtp.report import settings
     from madtp.train import Trainer
@@ -200,6 +227,8 @@ def fit(
             if first:
                 about = {"command": title, "config": asdict(config), "source": run.source, "data": training.name}
                 write_json(out / "run.json", {**about, **settings()})
+                if isinstance(training, Stream):
+                    write_json(out / COUNTS, training.told)
             run.accelerator.wait_for_everyone()
             return _go(run, resume, title, start)
 

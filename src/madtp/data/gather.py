@@ -218,7 +218,10 @@ class Request:
         report_missing(list(images.missing), self.path, self.skip_missing, f"put them under {roots[0]}")
         return self.assemble(groups, found, name_of=name_of, answers=answers)
 
-    def _answer_list(self) -> tuple[str, ...]:
+    def answers(self) -> tuple[str, ...]:
+        """The closed list of answers that lies beside the annotations; empty where there is none."""
+        if self.task != "vqa":
+            return ()
         return answer_list(*(folder / place for folder in self.folders for place in ANNOTATIONS))
 
     def assemble(
@@ -241,7 +244,7 @@ class Request:
             for names, texts in list(kept.items())[: self.limit]
         ]
         if answers is None:
-            answers = self._answer_list() if self.task == "vqa" else ()
+            answers = self.answers()
         return Data(tuple(samples), self.name, self.split, tuple(answers))
 
 

@@ -15,6 +15,7 @@ from madtp.data.gather import Request, check_ids
 from madtp.data.nlvr import BLIP_FILES, is_nlvr, is_nlvr2, load_blip_nlvr2, load_nlvr, load_nlvr2
 from madtp.data.sample import SPLITS, Data
 from madtp.data.shards import is_pattern, is_shards, load_shards
+from madtp.data.stream import Stream
 from madtp.data.table import is_images, load_images, load_table, tables
 from madtp.data.vqa import QUESTIONS, SUBTYPES, load_blip_vg, load_blip_vqa, load_vg, load_vqav2
 from madtp.errors import InputError
@@ -136,12 +137,7 @@ def open_data(
     """As `load_data`, of a split for any use; ``check_images=False`` does without the pictures, for work on texts."""
     from madtp.data.scenes import load_scenes, parse_scenes
 
-    if task not in TASKS:
-        raise InputError(f"unknown task {task!r}", "--task", f"use one of {', '.join(TASKS)}")
-    if split not in SPLITS:
-        raise InputError(f"unknown split {split!r}", "split", f"use one of {', '.join(SPLITS)}")
-    if limit is not None and limit < 1:
-        raise InputError(f"{limit} pictures are none", "limit", "use 1 or more")
+    _check(task, split, limit)
     if isinstance(source, str) and source.split(":")[0] == "scenes":
         seed, n_train = parse_scenes(source)
         return load_scenes(task, split, seed=seed, n_train=n_train, limit=limit)
@@ -150,6 +146,47 @@ def open_data(
     if len(found) > 1 and split != "train":  # what only helps in training is no part of the other splits
         found = [pair for pair in found if pair[0].name not in TRAIN_ONLY] or found
     return _join([form.load(request) for form, request in found], source, limit)
+
+
+def load_stream(
+    task: str,
+    source: str | Path,
+    *,
+    buffer: int = 1000,
+    limit: int | None = None,
+    skip_missing: bool = False,
+    faults: Faults | None = None,
+    counts: Sequence[Path] = (),
+) -> Stream:
+    """The training split of tar shards, to be read in sequence: of its samples the numbers alone are held.
+
+    Args:
+        task, limit, skip_missing, faults: as `load_data` takes them.
+        source: one source, of tar shards.
+        buffer: samples that each of a run's loaders shuffles among.
+        counts: files of a run that counted the shards before.
+
+    Raises:
+        InputError: as `load_data`; the source is of another form.
+    """
+    _check(task, "train", limit)
+    fix, several = "leave out --stream", not Path(source).exists() and len(_parts(str(source))) > 1
+    if several or str(source).split(":")[0] == "scenes":
+        raise InputError("only tar shards can be streamed, and one source of them", source, fix)
+    form, request = _find(str(source), Request(Path(source), task, "train", limit, skip_missing))
+    if form.name != "shards":
+        raise InputError(f"only tar shards can be streamed, this is {form.name}", source, fix)
+    with reading(faults, "train"):
+        return Stream(request, buffer, counts)
+
+
+def _check(task: str, split: str, limit: int | None) -> None:
+    if task not in TASKS:
+        raise InputError(f"unknown task {task!r}", "--task", f"use one of {', '.join(TASKS)}")
+    if split not in SPLITS:
+        raise InputError(f"unknown split {split!r}", "split", f"use one of {', '.join(SPLITS)}")
+    if limit is not None and limit < 1:
+        raise InputError(f"{limit} pictures are none", "limit", "use 1 or more")
 
 
 TRAIN_ONLY = ("vg", "blip-vg")

@@ -10,18 +10,21 @@ import logging
 import os
 import re
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from PIL import Image
 
+from madtp.data.faults import read_so_far
 from madtp.data.files import Entry, first, parse_json
 from madtp.data.gather import Names, Request, report_missing
 from madtp.data.images import MAX_PIXELS, decode
 from madtp.data.sample import Data
-from madtp.data.split import choose_split
+from madtp.data.split import choose_split, split_source
 from madtp.data.table import CAPTIONS, IMAGE_ENDINGS, SPLIT_WORDS, own_question
 from madtp.errors import InputError
 from madtp.pace import paced
@@ -99,7 +102,36 @@ def load_shards(request: Request) -> Data[Any]:
     Raises:
         InputError: tars or pictures are missing, no tar file, a fault in a text, or no such split.
     """
-    files = shard_files(request.path)
+    home, parts = splits_of(request)
+    source = split_source(parts, request.split, request.path)[0]
+    lie: dict[Names, tuple[Path, str, str, dict[str, Place]]] = {}
+    taken: set[str] = set()  # many number their pictures anew in every tar
+    for file in paced(parts[source], len(parts[source])):
+        inside = file.relative_to(home).as_posix()  # what is held out must not hang on where the folder lies
+        for key, members in index(file).items() if file.is_file() else ():
+            lie[(f"{inside}/{key}",)] = (file, key, f"{file.stem}/{key}" if key in taken else key, members)
+            taken.add(key)
+    chosen = choose_split({split: lie if split == source else {} for split in parts}, request.split, request.path)
+    read_so_far(len(chosen))
+    groups: dict[Names, list[Any]] = {}
+    found: dict[Names, tuple[TarImage | None]] = {}
+    for names, (file, key, name, members) in paced(chosen.items(), len(chosen)):
+        found[names] = (picture_of(file, key, members),)
+        groups[names] = texts_of(request.task, file, key, members, name)
+    missing = [name for name in groups if found[name][0] is None]
+    report_missing([names[0] for names in missing], request.path, request.skip_missing, "put them beside their texts")
+    if request.split == "train":  # in millions of pairs off the web a few have none
+        groups = with_texts(groups, request)
+    return request.assemble(groups, found)
+
+
+def splits_of(request: Request) -> tuple[Path, dict[str, list[Path]]]:
+    """The folder that the tars' names are told from, and the tars by split; under ``""`` those that tell none.
+
+    Raises:
+        InputError: there are none, some are missing, or some tell a split and some do not.
+    """
+    files = list(dict.fromkeys(shard_files(request.path)))
     if not files:
         fix = "give a folder of .tar files, or a pattern like shard-{000..010}.tar or shard-*.tar"
         raise InputError("fits no file", request.path, fix)
@@ -107,62 +139,85 @@ def load_shards(request: Request) -> Data[Any]:
     if absent and not (request.skip_missing and len(absent) < len(files)):
         raise InputError(f"shards that are missing: {first(absent)}", request.path, "give them, or use --skip-missing")
     home = request.path if request.path.is_dir() else Path(os.path.commonpath([file.parent for file in files]))
-    parts: dict[str, dict[Names, list[Any]]] = {}
-    found: dict[Names, tuple[TarImage | None]] = {}
-    taken: set[str] = set()  # many number their pictures anew in every tar
-    for file in paced(files, len(files)):
-        part = parts.setdefault(_split(file, request.path), {})
-        inside = file.relative_to(home).as_posix()  # what is held out must not hang on where the folder lies
-        for key, members in index(file).items() if file.is_file() else ():
-            names = (f"{inside}/{key}",)
-            # of KEY.depth.png and KEY.jpg the second is the picture
-            image = min(filter(is_image, members), key=lambda name: name.count("."), default=None)
-            found[names] = (None if image is None else TarImage(file, f"{key}{image}", *members[image]),)
-            part[names] = texts_of(request.task, file, key, members, f"{file.stem}/{key}" if key in taken else key)
-            taken.add(key)
+    parts: dict[str, list[Path]] = {}
+    for file in files:
+        parts.setdefault(_split(file, request.path), []).append(file)
     if "" in parts and len(parts) > 1:
         raise InputError("some tars are named after a split and some not", request.path, "name all or none")
-    groups = choose_split(parts, request.split, request.path)
-    missing = [name for name in groups if found[name][0] is None]
-    report_missing([names[0] for names in missing], request.path, request.skip_missing, "put them beside their texts")
-    if request.split == "train":  # in millions of pairs off the web a few have none
-        groups = _with_texts(groups, request)
-    return request.assemble(groups, found)
+    return home, parts
 
 
-def _with_texts(groups: Mapping[Names, list[Any]], request: Request) -> Mapping[Names, list[Any]]:
+def picture_of(file: Path, key: str, members: Mapping[str, Place]) -> TarImage | None:
+    """The picture among the members of a key: of KEY.depth.png and KEY.jpg the second."""
+    ending = min(filter(is_image, members), key=lambda name: name.count("."), default=None)
+    return None if ending is None else TarImage(file, f"{key}{ending}", *members[ending])
+
+
+def with_texts(groups: Mapping[Names, list[Any]], request: Request) -> dict[Names, list[Any]]:
     """The pictures that there is something to learn about. Raises InputError for others, unless they may be skipped."""
     bare = [names[0] for names, texts in groups.items() if not texts]
+    report_bare(bare, request)
+    return {names: texts for names, texts in groups.items() if texts}
+
+
+def report_bare(bare: Sequence[str], request: Request) -> None:
+    """Say that pictures have no texts. Raises InputError; where they may be skipped, logs it."""
     what = f"pictures without {'questions' if request.task == 'vqa' else 'captions'}"
     if bare and not request.skip_missing:
         raise InputError(f"{what}: {first(bare)}", request.path, "nothing to train on; use --skip-missing")
     if bare:
         logger.warning("%s: %s, left out: %s", request.path, what, first(bare))
-    return {names: texts for names, texts in groups.items() if texts}
 
 
 def index(path: Path) -> dict[str, dict[str, Place]]:
     """What a tar holds, by key: ending (``".jpg"``) -> place. Only headers are read.
 
-    A key is a member's name up to the first dot of its last part.
-
     Raises:
         InputError: no tar file, compressed, or cut short.
     """
     members: dict[str, dict[str, Place]] = {}
+    with opened(path) as file:
+        for key, some in walk(file, path):
+            members.setdefault(key, {}).update(some)
+    return members
+
+
+def walk(file: BinaryIO, path: Path) -> Iterator[tuple[str, dict[str, Place]]]:
+    """The keys of an open tar in order, each with those of its members that lie together; nothing is kept.
+
+    A key is a member's name up to the first dot of its last part. The file may be read elsewhere in between.
+
+    Raises:
+        InputError: as `index`.
+    """
+    for key, some in groupby(_headers(file, path), key=lambda header: header[0]):
+        yield key, {ending: place for _, ending, place in some}
+
+
+def _headers(file: BinaryIO, path: Path) -> Iterator[tuple[str, str, Place]]:
     try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members = []  # type: ignore[attr-defined]  # it keeps all that it has seen
                 folder, slash, name = member.name.rpartition("/")
                 stem, dot, ending = name.partition(".")
                 if member.isreg() and not member.issparse() and stem and dot:
-                    place = (member.offset_data, member.size)
-                    members.setdefault(f"{folder}{slash}{stem}", {})[f".{ending.lower()}"] = place
+                    yield f"{folder}{slash}{stem}", f".{ending.lower()}", (member.offset_data, member.size)
     except OSError as error:
         raise InputError(f"cannot be read: {error.strerror or error}", path) from error
     except Exception as error:  # damaged headers make the reader stumble in other ways too
         raise InputError(f"is not a whole tar file ({error})", path, "give plain .tar files, not compressed") from error
-    return members
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A shard, to be read. Raises InputError."""
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror or error}", path) from error
+    with file:
+        yield file
 
 
 def is_image(ending: str) -> bool:
@@ -177,11 +232,16 @@ def _split(file: Path, source: Path) -> str:
     return next((SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS), "")
 
 
-def texts_of(task: str, file: Path, key: str, members: Mapping[str, Place], name: str) -> list[Any]:
-    """The questions, their ids made of `name` where they have none, or captions beside a picture."""
+def texts_of(
+    task: str, file: Path, key: str, members: Mapping[str, Place], name: str, stream: BinaryIO | None = None
+) -> list[Any]:
+    """The questions, their ids made of `name` where they have none, or captions beside a picture.
+
+    Read from `stream`, the file where it is open already.
+    """
     entry = Entry({}, file, key)
     if ".json" in members:
-        content = parse_json(_bytes(file, members[".json"]), f"{file}, {key}.json")
+        content = parse_json(_bytes(file, members[".json"], stream), f"{file}, {key}.json")
         if not isinstance(content, dict):
             raise InputError("is no JSON object", f"{file}, {key}.json", "expected named fields")
         entry = Entry(content, file, f"{key}.json")
@@ -192,15 +252,15 @@ def texts_of(task: str, file: Path, key: str, members: Mapping[str, Place], name
         return [own_question(row, f"{name}-{k}") for k, row in enumerate(rows)]
     if entry.get(*CAPTIONS) is None and ".txt" in members:
         try:
-            entry = Entry({"caption": _bytes(file, members[".txt"]).decode("utf-8-sig")}, file, f"{key}.txt")
+            entry = Entry({"caption": _bytes(file, members[".txt"], stream).decode("utf-8-sig")}, file, f"{key}.txt")
         except UnicodeDecodeError as error:
             raise InputError("is not UTF-8 text", f"{file}, {key}.txt") from error
     return list(entry.texts(*CAPTIONS))
 
 
-def _bytes(file: Path, place: Place) -> bytes:
-    with file.open("rb") as opened:
-        return read_at(opened, place)
+def _bytes(file: Path, place: Place, stream: BinaryIO | None) -> bytes:
+    with opened(file) if stream is None else nullcontext(stream) as source:
+        return read_at(source, place)
 
 
 def read_at(file: BinaryIO, place: Place) -> bytes:

@@ -1,7 +1,7 @@
 """Holding out val and test where a data set has none."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from madtp.data.gather import Names, full_id
@@ -16,7 +16,12 @@ def val_images(image_ids: Iterable[str]) -> frozenset[str]:
     They are the ones whose SHA-256 is smallest, so the choice hangs on the ids alone: not on order, seed or process.
     """
     ranked = sorted(set(image_ids), key=lambda image_id: hashlib.sha256(image_id.encode()).hexdigest())
-    return frozenset(ranked[: max(round(len(ranked) * VAL_SHARE), min(len(ranked) - 1, 1))])
+    return frozenset(ranked[: held_out(len(ranked))])
+
+
+def held_out(count: int) -> int:
+    """How many of so many pictures `val_images` holds out."""
+    return max(round(count * VAL_SHARE), min(count - 1, 1))
 
 
 def hold_out(ids: Iterable[str], split: str, where: object, *, test: bool = False) -> frozenset[str]:
@@ -53,11 +58,21 @@ def choose_split(parts: Mapping[str, Mapping[Names, Any]], split: str, where: ob
     Raises:
         InputError: there is no such split.
     """
-    source = "" if "" in parts else split if split == "test" or "val" in parts else "train"
-    if source not in parts:
-        raise InputError(f"no split {split!r}", where, f"it has {', '.join(parts)}")
+    source, held = split_source(parts, split, where)
     groups = parts[source]
-    if source == "" or ("val" not in parts and source == "train"):
+    if held:
         chosen = hold_out(map(full_id, groups), split, where, test=source == "")
         return {names: texts for names, texts in groups.items() if full_id(names) in chosen}
     return groups
+
+
+def split_source(parts: Collection[str], split: str, where: object) -> tuple[str, bool]:
+    """Which of the splits that are there a split is taken from, as `choose_split`; whether others are held out of it.
+
+    Raises:
+        InputError: there is no such split.
+    """
+    source = "" if "" in parts else split if split == "test" or "val" in parts else "train"
+    if source not in parts:
+        raise InputError(f"no split {split!r}", where, f"it has {', '.join(parts)}")
+    return source, source == "" or ("val" not in parts and source == "train")

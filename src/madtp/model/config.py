@@ -115,6 +115,11 @@ class PruneConfig:
             )
         return cls(**given)
 
+    def of_training(self) -> dict[str, Any]:
+        """What decides how a training goes; temperatures and what was measured come out of it."""
+        keys = ("method", "alpha", "alignment", "straight_through", "semantic_tokens", "first_block")
+        return {key: getattr(self, key) for key in keys}
+
     def to_dict(self) -> dict[str, Any]:
         whole = {**asdict(self), "curve": None if self.curve is None else self.curve.to_dict()}
         if self.widths is None:  # as good as all models

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from madtp.cost.flops import Flops, count, count_dense
 from madtp.data.images import ImageFile, ImageSource
 from madtp.data.sample import Data, Sample
+from madtp.data.stream import Stream
 from madtp.errors import InputError
 from madtp.metric import exact_match
 from madtp.model.shape import shape_of
@@ -86,7 +87,7 @@ class TaskDataset(Dataset[Item]):
 
     def __init__(
         self,
-        data: Data[Any],
+        data: Data[Any] | Stream,
         task: "Task",
         per_image: int | None = None,
         seed: int = 0,
@@ -143,7 +144,7 @@ class Task(ABC):
         self.processor = processor
         self.tokenizer = processor.tokenizer
 
-    def dataset(self, data: Data[Any], *, training: bool = False, **options: Any) -> TaskDataset:
+    def dataset(self, data: Data[Any] | Stream, *, training: bool = False, **options: Any) -> TaskDataset:
         """The split as a torch data set; `options` as `TaskDataset` takes them, used in training only."""
         return TaskDataset(data, self, **(options if training else {"cache": False}))  # read once
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from madtp.data.images import ImageSource
 from madtp.data.sample import CaptionSample, Data
+from madtp.data.stream import Stream, number_of
 from madtp.errors import InputError
 from madtp.metric.retrieval import KS, Ranking, recalls_of_rankings, topk_chunked
 from madtp.metric.submission import write_rankings
@@ -54,7 +55,7 @@ class RetrievalTask(Task):
         self.k_test = (0 if self.clip else RERANKED) if k_test is None else k_test
         self.momentum, self.queue = momentum, queue
         self.texts = Words(self.tokenizer)
-        self._numbers: dict[str, int] = {}  # of the pictures of the data last trained on
+        self._numbers: dict[str, int] | None = {}  # of the pictures of the data last trained on; None = by name
 
     def settings(self) -> dict[str, Any]:
         """Of the training beside the model: a resumed run must have the same."""
@@ -65,10 +66,11 @@ class RetrievalTask(Task):
         """The captions."""
         yield from (caption for sample in data.samples for caption in sample.captions)
 
-    def dataset(self, data: Data[CaptionSample], *, training: bool = False, **options: Any) -> Any:
+    def dataset(self, data: Data[CaptionSample] | Stream, *, training: bool = False, **options: Any) -> Any:
         """The split as a torch data set; in training one caption of a picture an epoch, as pairs are contrasted."""
         if training:
-            self._numbers = {sample.image_id: i for i, sample in enumerate(data.samples)}
+            held = isinstance(data, Data)  # of a stream the names are not
+            self._numbers = {sample.image_id: i for i, sample in enumerate(data.samples)} if held else None
             options["per_image"] = 1
         return super().dataset(data, training=training, **options)
 
@@ -96,13 +98,16 @@ class RetrievalTask(Task):
             "image_index": picture_index(items)[0],
             "input_ids": input_ids,
             "attention_mask": attention_mask,
-            "image_ids": torch.tensor([self._numbers.get(sample.image_id, -1) for _, sample, _ in items]),
+            "image_ids": torch.tensor([self._number(sample.image_id) for _, sample, _ in items]),
             "samples": [sample for _, sample, _ in items],
             "owners": owners(items),
             "texts": captions,
             # by their place in the sample: two captions of a picture may be the same words
             "text_ids": [f"{sample.image_id}#{k}" for _, sample, some in items for k in range(len(some))],
         }
+
+    def _number(self, image_id: str) -> int:
+        return number_of(image_id) if self._numbers is None else self._numbers.get(image_id, -1)
 
     def inputs(self, batch: Batch) -> Batch:
         """The part of a batch that the towers take; BLIP judges every pair too."""

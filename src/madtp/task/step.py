@@ -9,6 +9,9 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from torch import Tensor, nn
 
+from madtp.data.order import Part
+from madtp.data.sample import Data
+from madtp.data.stream import Stream
 from madtp.errors import InputError
 from madtp.model.save import save_model
 from madtp.prune import METHODS, Trace
@@ -78,6 +81,16 @@ def steps_of_epoch(images: int, batch_size: int, processes: int) -> int:
     """Steps an epoch; a last batch too small for every process to have a part of it is joined to the one before."""
     whole, rest = divmod(images, batch_size * processes)
     return max(1, whole + (rest >= processes))
+
+
+def rest_of_epoch(
+    data: Data[Any] | Stream, batch_size: int, place: tuple[int, int], seed: int, epoch: int, done: int, workers: int
+) -> dict[str, Any]:
+    """What this process has to load from an epoch's step `done` on, as `tolerant.stream` takes it."""
+    if isinstance(data, Stream):
+        steps = steps_of_epoch(len(data), batch_size, place[1])
+        return {"part": Part(len(data), batch_size, place, steps, max(1, workers), seed, epoch, done)}
+    return {"batch_sampler": order_of_epoch(len(data), batch_size, place, seed, epoch)[done:]}
 
 
 def order_of_epoch(images: int, batch_size: int, place: tuple[int, int], seed: int, epoch: int) -> list[list[int]]:

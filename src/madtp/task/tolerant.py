@@ -5,12 +5,15 @@ A loader's workers are other processes, so a fault travels in the batch.
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader, Dataset
 
 from madtp.data.faults import Faults
+from madtp.data.order import Part
+from madtp.data.stream import Stream, bare
 from madtp.errors import InputError
 from madtp.task.gather import largest, together, world
 
@@ -45,6 +48,35 @@ class Tolerant(Dataset[Any]):
             return Faulty(self.dataset.data[index].image_id, str(error))
 
 
+class InSteps(Dataset[Any]):
+    """An epoch of a stream: item i is this process's part of step i, as a list. Steps are asked for in order.
+
+    Args:
+        items: of the samples, by their number.
+        source: of the samples.
+        part: of the epoch.
+    """
+
+    def __init__(self, items: Any, source: Stream, part: Part) -> None:
+        self.items, self.source, self.part = items, source, part
+        self._next = -1  # a worker is asked for the steps of one loader alone
+        self._read: Iterator[tuple[int, Any]] = iter(())
+
+    def __len__(self) -> int:
+        return self.part.steps
+
+    def __getitem__(self, step: int) -> list[Any]:
+        if step != self._next:
+            self._read = self.source.read(self.part, step)
+        self._next = step + self.part.lanes
+        return [self._item(number, sample) for number, sample in islice(self._read, self.part.size(step))]
+
+    def _item(self, number: int, sample: Any) -> Any:
+        self.source.hand = {number: sample}
+        item = self.items[number]
+        return item if isinstance(item, Faulty) else (item[0], bare(item[1]), item[2])
+
+
 def collate(of_task: Callable[[Sequence[Any]], dict[str, Any]], items: Sequence[Any]) -> dict[str, Any]:
     """The batch of the good ones, empty where there are none; the faulty ones under `FAULTY`."""
     good = [item for item in items if not isinstance(item, Faulty)]
@@ -52,13 +84,16 @@ def collate(of_task: Callable[[Sequence[Any]], dict[str, Any]], items: Sequence[
     return {**batch, FAULTY: [item for item in items if isinstance(item, Faulty)]}
 
 
-def stream(dataset: Any, task: Any, faults: Faults | None, **options: Any) -> Iterator[dict[str, Any]]:
+def stream(
+    dataset: Any, task: Any, faults: Faults | None, part: Part | None = None, **options: Any
+) -> Iterator[dict[str, Any]]:
     """Batches of a `TaskDataset` as torch's loader makes them with `options`; empty where no sample could be read.
 
     Args:
         dataset: of the task.
         task: collates.
         faults: what to do about samples that cannot be read; None = the first stops.
+        part: of a dataset over a `Stream`: which of an epoch's samples.
 
     Raises:
         InputError: a sample that cannot be read, or more of them than may be left out.
@@ -66,6 +101,9 @@ def stream(dataset: Any, task: Any, faults: Faults | None, **options: Any) -> It
     skip = faults is not None and faults.skip
     whole: Any = Tolerant(dataset) if skip else dataset
     data = dataset.data
+    if part is not None:
+        whole, steps = InSteps(whole, data, part), range(part.done, part.steps)
+        options |= {"sampler": steps, "batch_size": None}
     for batch in DataLoader(whole, collate_fn=partial(collate, task.collate) if skip else task.collate, **options):
         for fault in batch.pop(FAULTY, ()):
             assert faults is not None

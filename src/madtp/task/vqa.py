@@ -11,6 +11,7 @@ from torch import Tensor
 
 from madtp.data.images import ImageSource
 from madtp.data.sample import Data, Question, VqaSample
+from madtp.data.stream import Stream
 from madtp.errors import InputError
 from madtp.metric.submission import write_vqa
 from madtp.metric.vqa import by_group, exact_accuracy, vqa_accuracy, vqa_score
@@ -46,9 +47,11 @@ class VqaTask(Task):
         self.texts = Words(self.tokenizer)
         self.frequency: Counter[str] = Counter()  # of answers, in the data last trained on
 
-    def dataset(self, data: Data[VqaSample], *, training: bool = False, **options: Any) -> TaskDataset:
+    def dataset(self, data: Data[VqaSample] | Stream, *, training: bool = False, **options: Any) -> TaskDataset:
         """The split as a torch data set; training counts its answers."""
-        if training:
+        if isinstance(data, Stream):
+            self.frequency = data.frequency
+        elif training:
             every = (answer for sample in data.samples for question in sample.questions for answer in question.answers)
             self.frequency = Counter(every)
         return super().dataset(data, training=training, **options)
