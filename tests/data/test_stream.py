@@ -178,6 +178,9 @@ def test_counts_are_made_once(shards: Path, tmp_path: Path, monkeypatch: pytest.
         assert load_stream("caption", shards).counts == data.counts
         with pytest.raises(AssertionError, match="again"):
             load_stream("caption", shards, skip_missing=True)
+    (shards / "val-0.tar").rename(shards / "not.tar.here")
+    assert len(load_stream("caption", shards)) == 37, "of which val is held out now"
+    (shards / "not.tar.here").rename(shards / "val-0.tar")
     write_tar(shards / "train-1.tar", {name: value for k in range(17) for name, value in pair(f"{k}", k).items()})
     assert load_stream("caption", shards).counts == [7, 17, 13, 2, 5, 11]
     assert f"{COUNTS}: tells of other shards; they are counted anew" in caplog.text

@@ -94,7 +94,14 @@ class Stream:
         home, parts = splits_of(request)
         source, held = split_source(parts, "train", request.path)
         self.files = {f.relative_to(home).as_posix(): f for f in parts[source] if f.is_file()}
-        self.told = self._known([*places, home / COUNTS]) or self._counted(held, test=source == "")
+        skips = request.skip_missing or may_skip()
+        self._about: dict[str, Any] = {
+            "task": request.task,
+            "skip_missing": skips,
+            "val_held_out": held,
+            "test_held_out": source == "",
+        }
+        self.told = self._known([*places, home / COUNTS]) or self._counted()
         counts = [self.told["samples"][name] for name in self.files]
         left = request.limit or sum(counts)
         ends = [min(end, left) for end in accumulate(counts)]
@@ -172,7 +179,7 @@ class Stream:
 
     def _known(self, places: Iterable[Path]) -> dict[str, Any] | None:
         """The counts of a file that tells of these shards as they are."""
-        wanted = {**self._about(), "bytes": {name: file.stat().st_size for name, file in self.files.items()}}
+        wanted = {**self._about, "bytes": {name: file.stat().st_size for name, file in self.files.items()}}
         for place in places:
             told = read_json(place) if place.is_file() else None
             if isinstance(told, dict) and {key: told.get(key) for key in wanted} == wanted and told.keys() >= KEYS:
@@ -181,15 +188,12 @@ class Stream:
                 logger.warning("%s: tells of other shards; they are counted anew", place)
         return None
 
-    def _about(self) -> dict[str, Any]:
-        return {"task": self.request.task, "skip_missing": self.request.skip_missing or may_skip()}
-
-    def _counted(self, held: bool, test: bool) -> dict[str, Any]:
+    def _counted(self) -> dict[str, Any]:
         """Read all headers and texts once, and check them as `load_shards` does."""
         request, hidden, texts, entries, answers = self.request, 0, 0, 0, Counter[str]()
         missing: list[str] = []
         without: list[str] = []
-        floor = _floor(self.files, test) if held else 0
+        floor = _floor(self.files, self._about["test_held_out"]) if self._about["val_held_out"] else 0
         samples, sizes = {}, {}
         for name, file in self.files.items():
             seen, samples[name], sizes[name] = set(), 0, file.stat().st_size
@@ -213,7 +217,7 @@ class Stream:
         if hidden:
             raise InputError(f"{hidden} questions without answers: nothing to train on", request.path)
         told = {"floor": floor, "texts": texts, "samples": samples, "bytes": sizes, "answers": answers}
-        return {**self._about(), **told}
+        return {**self._about, **told}
 
 
 def _entries(
