@@ -198,9 +198,8 @@ def _gate(outlet: Outlet) -> GatedLinear:
 def _ungate(out: Any, mask: Tensor | None = None) -> None:
     """A plain map again, its masks in its weights; by default as learned, whatever is closed."""
     mask = out.learned if mask is None else mask
-    weight = out.weight * mask.repeat_interleave(
-        out.in_features // len(mask)
-    )  # not in place: a stock model may share it
+    # not in place: a stock model may share it
+    weight = out.weight * mask.repeat_interleave(out.in_features // len(mask))
     out.weight = nn.Parameter(weight, out.weight.requires_grad)
     del out.gate, out.open
     out.__class__ = FastLinear
