@@ -289,7 +289,7 @@ def test_a_full_disk(verb: str, madtp: Run, model: Path, data: Path, tmp_path: P
         (("compress", "--method", "magic", "--reduction", "0.5", "--out", "OUT"), "method 'magic'"),
         (("calibrate", "--method", "magic", "--reduction", "0.5", "--out", "OUT"), "method 'magic'"),
         (("evaluate", "--device", "tpu"), "--device: unknown device 'tpu'; use auto, cpu or cuda"),
-        (("evaluate", "--dtype", "int4"), "--dtype: unknown type 'int4'; use float32 or bfloat16"),
+        (("evaluate", "--dtype", "int4"), "--dtype: unknown type 'int4'; use float32, bfloat16, int8"),
         (("evaluate", "--inference", "guess"), "--inference: unknown inference 'guess'; use generate or rank"),
         (("evaluate", "--split", "dev"), "split: unknown split 'dev'; use one of train, val, test"),
         (("evaluate", "--task", "dance"), "--task: unknown task 'dance'; use one of vqa, reasoning"),
