@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The easy-VQA rows of docs/results.md: a dense model from scratch, then every method at two budgets, trained alike.
-#   benchmarks/easy_vqa.sh DATA OUT          (about two hours on one core)
+#   benchmarks/easy_vqa.sh DATA OUT [dense]          (about two hours on one core; dense: the dense model alone)
 # One thread: results then do not depend on the number of cores. Several of the last runs may go side by side.
 set -euo pipefail
 data=$1 out=$2
@@ -11,6 +11,7 @@ $madtp train --task vqa --data "$data" --size tiny --out "$out/start" --seed 0 \
     --epochs 8 --tag-epochs 3 --batch-size 16 --questions 4 --lr 1e-3
 $madtp train --task vqa --data "$data" --model "$out/start" --out "$out/dense" --seed 0 \
     --epochs 4 --batch-size 16 --questions 0 --lr 6e-4
+[ "${3:-}" != dense ] || exit 0
 $madtp train --task vqa --data "$data" --model "$out/dense" --out "$out/dense-longer" --seed 0 \
     --epochs 2 --batch-size 16 --questions 0 --lr 3e-4 # as long as the pruned ones
 for run in madtp:0 madtp:1 madtp:2 class_attention:0 class_attention:1 class_attention:2 random:0; do

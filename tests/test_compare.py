@@ -53,6 +53,9 @@ def test_plan() -> None:
 
 def test_a_method_with_settings_of_its_own(dense: Path, tmp_path: Path) -> None:
     assert variant("madtp:alpha=0:first_block=2") == ("madtp", {"alpha": 0.0, "first_block": 2})
+    assert variant("madtp:alignment=contrastive") == ("madtp", {"alignment": "contrastive"})
+    with pytest.raises(InputError, match="unknown 'cosin'"):
+        variant("madtp:alignment=cosin")
     jobs = plan(["madtp:semantic_tokens=3", "madtp:first_block=1"], [0.3], 2, trained=False, drawn=False)
     assert [(job.method, job.seed) for job in jobs] == [
         ("madtp:semantic_tokens=3", 0),

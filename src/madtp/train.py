@@ -15,7 +15,6 @@ from madtp.cost.flops import reduction
 from madtp.data.faults import Faults
 from madtp.data.sample import Data
 from madtp.data.stream import Stream
-from madtp.errors import InputError
 from madtp.evaluate import Evaluation, batches, evaluate, to_device
 from madtp.files import append_line
 from madtp.model.load import load
@@ -27,7 +26,7 @@ from madtp.task.base import Task, cost
 from madtp.task.distill import Teacher
 from madtp.task.gather import averages, gather, largest, together
 from madtp.task.sharded import apart, clip_parts, gather_weights, shard
-from madtp.task.step import SPREAD, TrainingStep, prepared, rest_of_epoch, steps_of_epoch, write_model
+from madtp.task.step import SPREAD, TrainingStep, check_run, prepared, rest_of_epoch, steps_of_epoch, write_model
 from madtp.task.tolerant import everywhere, stream
 
 
@@ -74,12 +73,7 @@ class Trainer:
             gradient_accumulation_steps=config.accumulate,
             kwargs_handlers=[SPREAD],
         )
-        if len(train) < self.accelerator.num_processes:
-            raise InputError(f"{len(train)} pictures for more processes", f"{train.name} {train.split}")
-        for part in (train, val):
-            if part.hidden:
-                said = f"{part.hidden} {task.text_name} without truth"
-                raise InputError(said, f"{part.name} {part.split}", "train and validate on what is known")
+        check_run(self.accelerator.num_processes, model, task, train, val)
         self.task, self.train, self.out, self.config, self.report = task, train, out, config, report
         drawn = {"per_image": config.texts or None, "seed": config.seed, "shift": config.shift}
         streamed = train.settings(config.workers) if isinstance(train, Stream) else None

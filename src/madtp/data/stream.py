@@ -40,6 +40,7 @@ from madtp.data.shards import (
 )
 from madtp.data.split import held_out, split_source
 from madtp.errors import InputError
+from madtp.pace import paced
 
 logger = logging.getLogger(__name__)
 
@@ -195,7 +196,7 @@ class Stream:
         without: list[str] = []
         floor = _floor(self.files, self._about["test_held_out"]) if self._about["val_held_out"] else 0
         samples, sizes = {}, {}
-        for name, file in self.files.items():
+        for name, file in paced(self.files.items(), len(self.files)):
             seen, samples[name], sizes[name] = set(), 0, file.stat().st_size
             for image_id, picture, some, _ in _entries(request, file, name, floor):
                 entries += 1
@@ -241,7 +242,7 @@ def _rank(image_id: str) -> int:
 def _floor(files: dict[str, Path], test: bool) -> int:
     """The rank from which on pictures are trained on, where `choose_split` holds out those below; 8 bytes a picture."""
     ranks = array("Q")
-    for name, file in files.items():
+    for name, file in paced(files.items(), len(files)):
         with opened(file) as stream:
             ranks.extend(_rank(f"{name}/{key}") for key, _ in walk(stream, file))
     out = held_out(len(ranks))

@@ -34,12 +34,12 @@ def ready(model: Any, device: str | torch.device, dtype: str = FLOAT32) -> Any:
 
 
 def quantize(model: Any) -> Any:
-    """Let the linear maps of towers and decoder multiply in int8, in place: for inference on the CPU alone.
+    """Let a model's linear maps multiply in int8, in place: for inference on the CPU alone.
 
     Weights get one scale an output channel, once; tokens one scale each, as they come: every row of a map is taken by
     itself. But what rounding differs by between batches elsewhere can tip a step of int8, and with it a token that is
-    kept: answers are not quite the same in any batch. Norms, scores, thresholds, embeddings and the words' own map stay
-    as they are. A quantised model is not to be trained or saved.
+    kept: answers are not quite the same in any batch. The guidance, norms, scores, thresholds, embeddings and the words'
+    own map stay as they are. A quantised model is not to be trained or saved.
 
     Raises:
         InputError: torchao is not installed, or the model is not on the CPU.
@@ -52,8 +52,9 @@ def quantize(model: Any) -> Any:
         raise InputError("int8 needs torchao, which is not there", "--dtype", "pip install 'madtp[quant]'") from error
     tied = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
 
-    def chosen(module: nn.Module, _: str) -> bool:
-        return isinstance(module, FastLinear) and id(module.weight) not in tied
+    def chosen(module: nn.Module, name: str) -> bool:
+        guides = name.startswith("madtp_guidance.")
+        return isinstance(module, FastLinear) and id(module.weight) not in tied and not guides
 
     quantize_(model, Int8DynamicActivationInt8WeightConfig(), filter_fn=chosen)
     return model

@@ -53,6 +53,19 @@ class TrainingStep(nn.Module):
         return loss, logs, trace
 
 
+def check_run(processes: int, model: Any, task: Task, train: Data[Any] | Stream, val: Data[Any]) -> None:
+    """Raises InputError for what cannot be trained on, or not by so many processes."""
+    if len(train) < processes:
+        raise InputError(f"{len(train)} pictures for more processes", f"{train.name} {train.split}")
+    for part in (train, val):
+        if part.hidden:
+            said = f"{part.hidden} {task.text_name} without truth"
+            raise InputError(said, f"{part.name} {part.split}", "train and validate on what is known")
+    if processes > 1 and model.pruning.alignment == "contrastive":
+        said = "contrasts the texts of one process, not those of all"
+        raise InputError(said, "--alignment", "use cosine, or a single process")
+
+
 # Dense steps use no semantic tokens; what a helper remembers is the same everywhere, and large.
 SPREAD = DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
 
@@ -61,9 +74,6 @@ def prepared(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
     """The step on its device, its gradients averaged over the processes. Raises InputError where that cannot be."""
     if accelerator.distributed_type not in (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU):
         raise InputError(f"{accelerator.distributed_type} is not supported", "accelerate", "start it by torchrun alone")
-    if accelerator.num_processes > 1 and step.model.pruning.alignment == "contrastive":
-        said = "contrasts the texts of one process, not those of all"
-        raise InputError(said, "--alignment", "use cosine, or a single process")
     with warnings.catch_warnings():  # the setting's new name is not known to accelerate
         warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated", category=FutureWarning)
         module: nn.Module = accelerator.prepare_model(step)
