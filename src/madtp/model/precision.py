@@ -38,7 +38,7 @@ def quantize(model: Any) -> Any:
 
     Weights get one scale an output channel, once; tokens one scale each, as they come: every row of a map is taken by
     itself. But what rounding differs by between batches elsewhere can tip a step of int8, and with it a token that is
-    kept: answers are not quite the same in any batch. The guidance, norms, scores, thresholds, embeddings and the words'
+    kept: answers are not quite the same in any batch. The guidance, norms, scores, thresholds, embeddings and words'
     own map stay as they are. A quantised model is not to be trained or saved.
 
     Raises:
