@@ -91,17 +91,23 @@ def test_bytes_of_a_checkpoint(ending: str, tmp_path: Path) -> None:
     assert any(0.2 < share < 0.8 for share in seen.shares)  # and on the way
 
 
+def wait_for(seen: Seen, done: float) -> None:
+    """Until it has been looked at."""
+    for _ in range(60_000):
+        if seen.done >= done:
+            break
+        time.sleep(0.001)
+    assert seen.done == done
+
+
 def test_a_folder_that_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "SECONDS", 0.001)
     seen = Seen()
     with watched(seen), growing(tmp_path, 7000):
         (tmp_path / "part").write_bytes(b"0" * 5000)
-        for _ in range(60_000):  # it is looked at
-            if seen.done:
-                break
-            time.sleep(0.001)
-        assert seen.done == 5000
+        wait_for(seen, 5000)
         (tmp_path / "more").write_bytes(b"0" * 9000)  # more than was thought
+        wait_for(seen, 7000)
     assert seen.done == seen.known == 7000
 
 
