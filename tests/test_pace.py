@@ -10,9 +10,10 @@ from safetensors.torch import save_file
 
 from madtp import pace
 from madtp.data.files import read_entries, read_lines
-from madtp.data.load import open_data
+from madtp.data.load import load_stream, open_data
 from madtp.model.checkpoint import read_checkpoint
 from madtp.pace import growing, paced, tell, watched
+from tars import write_scenes
 
 
 class Seen:
@@ -72,6 +73,19 @@ def test_a_data_set(tmp_path: Path) -> None:
     with watched(seen := Seen()):
         open_data("vqa", tmp_path, "train", check_images=False)
     assert seen.done == seen.known == 3 * 7  # questions, answers, and both put together
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_shards_that_are_counted(named: bool, tmp_path: Path) -> None:
+    folder = write_scenes(tmp_path, (3, 2, 7, 5), "caption")
+    if named:
+        write_scenes(folder, (2,), "caption", "val")
+    else:  # names are looked at first, for what is held out
+        for file in folder.iterdir():
+            file.rename(file.with_name(f"shard-{file.name[-7:]}"))
+    with watched(seen := Seen()):
+        load_stream("caption", folder)
+    assert seen.done == seen.known == (4 if named else 2 * 4)
 
 
 @pytest.mark.parametrize("ending", ["pth", "safetensors"])
