@@ -1,13 +1,47 @@
 #!/usr/bin/env bash
-# The first table of docs/comparison.md: every method at the same measured GFLOPs on easy-VQA, as it is and trained alike.
-#   benchmarks/arena.sh DATA OUT [SEEDS]          (about two hours of one core with one seed)
-# One thread: results then do not depend on the number of cores.
+# The trained tables of docs/comparison.md and docs/experiments.md on easy-VQA: every row is made from one dense model.
+#   benchmarks/arena.sh DATA OUT [SEEDS] [ROW...]
+#   (rows: dense methods parts any; with one seed about four hours on one core, methods alone two)
+# One thread: results then do not depend on the number of cores. Once `dense` is there, the other rows may go side by side.
 set -euo pipefail
 data=$1 out=$2 seeds=${3:-1}
+rows=${*:4}
 madtp=${MADTP:-madtp}
 export OMP_NUM_THREADS=1
-"$(dirname "$0")/easy_vqa.sh" "$data" "$out" dense
+here=$(dirname "$0")
+same=(--data "$data" --epochs 2 --batch-size 16 --lr 3e-4 --texts 4 --semantic-tokens 32)
 # A little more than the budget: what is measured on test, which is touched here once a row, shall not fall short.
-$madtp compare --model "$out/dense" --data "$data" --reduction 0.51,0.81 --seeds "$seeds" --epochs 2 --batch-size 16 \
-    --lr 3e-4 --texts 4 --semantic-tokens 32 --out "$out/compare" \
-    --methods dense,downsample,random,class_attention,tome,crossget,elip,upop,madtp,madtp_robust,madtp:alignment=contrastive
+compare() { $madtp compare --model "$out/dense" "${same[@]}" --seeds "$seeds" --out "$out/$1" "${@:2}"; }
+
+dense() { [ -e "$out/dense/config.json" ] || "$here/easy_vqa.sh" "$data" "$out" dense; }
+# every method at the same measured GFLOPs, as it is and trained alike
+methods() {
+    compare compare --reduction 0.51,0.81 \
+        --methods dense,downsample,random,class_attention,tome,crossget,elip,upop,madtp,madtp_robust,madtp:alignment=contrastive
+}
+# MADTP with one part or setting changed
+parts() {
+    local changed=madtp,madtp_unguided,madtp_no_class,madtp_no_self,madtp_no_token,madtp_static,madtp_drop,madtp_batch_max
+    for setting in semantic_tokens=10 semantic_tokens=100 semantic_tokens=200 alpha=0 alpha=0.03 alpha=0.3 alpha=1 \
+        first_block=1 first_block=2 straight_through=0.3; do
+        changed+=,madtp:$setting
+    done
+    compare parts --reduction 0.81 --methods "$changed"
+}
+# one model for any budget, beside models trained for one budget each
+any() {
+    local pruned=(--model "$out/dense" "${same[@]}")
+    $madtp compress "${pruned[@]}" --reduction 0,0.31,0.51,0.71,0.81 --out "$out/any"
+    $madtp compress "${pruned[@]}" --epochs 6 --reduction 0,0.31,0.51,0.71,0.81 --out "$out/any-longer"
+    for budget in 0.31 0.51 0.61 0.71 0.81; do
+        $madtp compress "${pruned[@]}" --reduction "$budget" --out "$out/only-$budget"
+        for run in any any-longer only-$budget; do
+            $madtp evaluate --model "$out/$run" --data "$data" --split test --reduction "$budget" --json \
+                >"$out/${run%-0.*}-$budget.json"
+        done
+    done
+    python "$here/table.py" "$out"/{any,any-longer,only}-0.*.json
+}
+for row in ${rows:-dense methods parts any}; do
+    "$row"
+done

@@ -7,6 +7,7 @@ import pyarrow.dataset as ds
 import pytest
 
 from cli.conftest import Run
+from madtp.model.load import load
 
 
 @pytest.fixture
@@ -31,6 +32,23 @@ def test_a_collection_is_answered_once(madtp: Run, model: Path, pictures: Path, 
     assert again.code == 0 and "0 answers in 0 parts, 2 parts were there" in " ".join(again.out.split())
 
 
+def test_a_collection_at_a_budget(madtp: Run, model: Path, data: Path, pictures: Path, tmp_path: Path) -> None:
+    """The curve's temperature is that of the job: what a second run is held to, and every model of it is set to."""
+    curve = tmp_path / "curve"
+    made = madtp("calibrate", "--model", model, "--data", data, "--reduction", "0.43,0.49", "--out", curve)
+    assert made.code == 0, made
+    jobs = {}
+    for budget in (0.46, 0):
+        out = tmp_path / f"out-{budget}"
+        asked = ("--text", "is there a circle?", "--reduction", budget, "--out", out)
+        ended = madtp("predict", "--model", curve, "--data", pictures, *asked)
+        assert ended.code == 0, ended
+        jobs[budget] = json.loads((out / "job.json").read_text())["settings"]["temperature"]
+    network = load(curve)
+    network.set_reduction(0.46)
+    assert jobs == {0.46: network.temperature, 0: 0}
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -46,6 +64,8 @@ def test_a_collection_is_answered_once(madtp: Run, model: Path, pictures: Path, 
         (("--out", "OUT", "--text", " "), "--text: is no text"),
         (("--out", "OUT", "--actors", 2), "--actors: goes with --engine ray"),
         (("--out", "OUT", "--engine", "spark"), "--engine: unknown engine 'spark'; use local or ray"),
+        (("--out", "OUT", "--reduction", 0.5), "reduction: no curve is stored with this model"),
+        (("--out", "OUT", "--reduction", 0, "--temperature", 0), "--reduction: goes without --temperature"),
         (("--out", "OUT", "--prompt", "a"), "--prompt is nothing for vqa"),
     ],
 )

@@ -175,6 +175,16 @@ def test_calibrating_several_budgets_stores_a_curve(madtp: Run, model: Path, dat
     assert [result["temperature"], result["reduction"]] in result["curve"]["points"]
     made.set_reduction(0.46)
     assert min(result["curve"]["points"])[0] < made.temperature < result["temperature"]
+    picture = ("--image", data / "test" / "images" / "0.png", "--text", "how many circles are there?")
+    asked = ("--model", out, "--reduction", 0.46, "--json")
+    assert object_of(madtp("predict", *asked, *picture))["temperature"] == made.temperature
+    dense = object_of(madtp("predict", *asked, *picture, "--reduction", 0))
+    assert dense["temperature"] is None and dense["gflops"]["reduction"] == 0
+    found = object_of(madtp("evaluate", *asked, "--data", data, "--out", tmp_path / "report"))
+    expected = evaluate(made.eval(), VqaTask(processor()), load_data("vqa", data, "test")).to_dict()
+    assert found["gflops"] == expected["gflops"] and found["metrics"] == expected["metrics"]
+    (row,) = json.loads((tmp_path / "report" / "report.json").read_text())["rows"]
+    assert (row["reduction_asked"], row["temperature"]) == (0.46, made.temperature)
     one = ("calibrate", "--model", out, "--data", data, "--reduction", 0.47, "--out", tmp_path / "one", "--json")
     assert object_of(madtp(*one))["curve"] == result["curve"], "another temperature of the same weights"
     other = object_of(madtp(*one, "--method", "class_attention", "--overwrite"))

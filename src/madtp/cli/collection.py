@@ -58,6 +58,8 @@ def predict(
     as_json: bool,
     device: str,
     dtype: str,
+    temperature: float | None,
+    reduction: float | None,
     **options: Any,
 ) -> None:
     """Answer about a collection what is not answered yet."""
@@ -77,6 +79,9 @@ def predict(
     place = "cuda" if engine == "ray" and device == "cuda" else common.pick_device(device)
     network, processor = common.load_model(model)
     kind = kind_of(network)
+    common.set_budget(network, temperature, reduction)
+    if reduction is not None:
+        temperature = network.temperature or 0
     del network
     task = task or {"caption": "caption", "vqa": "vqa", "retrieval": "embed", "clip": "embed"}.get(kind)
     if task not in TASKS:
@@ -90,7 +95,7 @@ def predict(
         raise InputError(said, "--text", "a question to ask of every picture" if kind == "vqa" else "leave it out")
     job = Job(
         common.resolved(model), task, out.resolve(), text=text, choices=read_answers(choices) if choices else (),
-        device=place, dtype=dtype, kind=kind, **options,
+        device=place, dtype=dtype, kind=kind, temperature=temperature, **options,
     )  # fmt: skip
     if kind not in job.kinds:
         raise InputError(f"is a model for {kind}", model, f"{task} takes one for {' or '.join(job.kinds)}")

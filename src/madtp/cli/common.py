@@ -65,6 +65,15 @@ DtypeOption = Annotated[
         autocompletion=one_of("float32", "bfloat16", "int8"),
     ),
 ]
+TemperatureOption = Annotated[
+    float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
+]
+ReductionOption = Annotated[
+    float | None,
+    typer.Option(
+        "--reduction", help="The same by the curve that is stored with the model; 0 = dense.", show_default=False
+    ),
+]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Fixes weights, order and draws.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
 LimitOption = Annotated[
@@ -136,6 +145,20 @@ def load_model(model: str, device: str = "cpu", dtype: str = "float32") -> tuple
 
     with working(f"loading {model}"):
         return ready(load(model), pick_device(device), dtype), load_processor(model)
+
+
+def set_budget(network: Any, temperature: float | None, reduction: float | None) -> None:
+    """Set what was asked for; neither = leave the model's own.
+
+    Raises:
+        InputError: both are given, or the model cannot be set to it.
+    """
+    if temperature is not None and reduction is not None:
+        raise InputError("goes without --temperature", "--reduction", "give one of them")
+    if reduction is not None:
+        network.set_reduction(reduction)
+    elif temperature is not None:
+        network.temperature = temperature or None
 
 
 def load_data(task: str, source: str, split: str, **how: Any) -> Any:

@@ -17,9 +17,8 @@ def evaluate(
     split: Annotated[
         str, typer.Option("--split", help="train, val or test.", autocompletion=common.one_of(*common.SPLIT_NAMES))
     ] = "test",
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
-    ] = None,
+    temperature: common.TemperatureOption = None,
+    reduction: common.ReductionOption = None,
     inference: common.InferenceOption = None,
     prompt: common.PromptOption = None,
     beams: common.BeamsOption = None,
@@ -62,8 +61,7 @@ def evaluate(
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
     some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
-    if temperature is not None:
-        network.temperature = temperature or None
+    common.set_budget(network, temperature, reduction)
     if some.hidden and some.hidden >= some.n_texts and predictions is None:
         fix = "add --predictions, or use val" if split == "test" else "add --predictions"
         raise InputError(f"what is true of {split} is not in its files", data, fix)
@@ -79,7 +77,8 @@ def evaluate(
     if predictions is not None:
         work.write(predictions, result.scored)
     if out is not None:
-        asked = network.pruning.reduction  # None after --temperature: nothing was asked for then
+        # None after --temperature: nothing was asked for then
+        asked = network.pruning.reduction if reduction is None else reduction
         asked = result.reduction if asked is None else asked
         row = {"name": f"{asked:.2g}" if network.temperature else "dense", "reduction_asked": asked, **table}
         row["temperature"] = network.temperature

@@ -27,9 +27,8 @@ def predict(
     batch_size: common.BatchOption = 32,
     part_size: collection.PartOption = 256,
     choices: collection.ChoicesOption = None,
-    temperature: Annotated[
-        float | None, typer.Option("--temperature", help="Instead of the model's own; 0 = dense.", show_default=False)
-    ] = None,
+    temperature: common.TemperatureOption = None,
+    reduction: common.ReductionOption = None,
     prompt: common.PromptOption = None,
     beams: common.BeamsOption = None,
     device: common.DeviceOption = "auto",
@@ -45,8 +44,8 @@ def predict(
             raise InputError("give one of --image and --data", "predict")
         collection.predict(
             data, out, model, task, text, choices, engine, address, actors,
-            batch_size=batch_size, part_size=part_size, prompt=prompt, beams=beams, temperature=temperature,
-            device=device, dtype=dtype, threads=threads, as_json=as_json,
+            batch_size=batch_size, part_size=part_size, prompt=prompt, beams=beams,
+            temperature=temperature, reduction=reduction, device=device, dtype=dtype, threads=threads, as_json=as_json,
         )  # fmt: skip
         return
     if not image:
@@ -65,8 +64,7 @@ def predict(
         raise InputError("is nothing for caption", "--text", "leave it out; --prompt begins a caption")
     if task != "caption" and not (text or "").strip():
         raise InputError("is missing", "--text", f"{task} needs a text")
-    if temperature is not None:
-        network.temperature = temperature or None
+    common.set_budget(network, temperature, reduction)
     batch = to_device(work.collate([work.example(image, text or "")]), network.device)
     with evaluating(network):
         (prediction,), encoded = work.predict(network, batch)
