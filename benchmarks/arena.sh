@@ -35,13 +35,14 @@ any() {
     $madtp compress "${pruned[@]}" --epochs 6 --reduction 0,0.31,0.51,0.71,0.81 --out "$out/any-longer"
     for budget in 0.31 0.51 0.61 0.71 0.81; do
         $madtp compress "${pruned[@]}" --reduction "$budget" --out "$out/only-$budget"
-        for run in any any-longer only-$budget; do
-            $madtp evaluate --model "$out/$run" --data "$data" --split test --reduction "$budget" --json \
-                >"$out/${run%-0.*}-$budget.json"
+        judge "only-$budget" --model "$out/only-$budget"
+        for run in any any-longer; do
+            judge "$run-$budget" --model "$out/$run" --reduction "$budget"
         done
     done
     python "$here/table.py" "$out"/{any,any-longer,only}-0.*.json
 }
+judge() { $madtp evaluate "${@:2}" --data "$data" --split test --json >"$out/$1.json"; }
 for row in ${rows:-dense methods parts any}; do
     "$row"
 done
