@@ -24,6 +24,7 @@ from madtp.evaluate import evaluate, measure_reduction
 from madtp.recipe import Progress, TrainConfig
 from madtp.stop import Stopped
 from madtp.task.distill import Teacher
+from madtp.task.sharded import gather_helper
 from madtp.task.step import order_of_epoch
 from madtp.train import Trainer
 from small import KINDS, nano, nano_task, samples
@@ -44,12 +45,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2, "tag_epochs": 1},
 }
 BROKEN_OFF: dict[str, Any] = {"accumulate": 2, "epochs": 2, "eval_every": 1, "reductions": (TARGET,), "shift": 1}
-# What is shared out to the processes; retrieval has momentum towers, which are not.
+# What is shared out to the processes, momentum towers among it.
 SHARDED: dict[str, dict[str, Any]] = {
     "sharded": {"reductions": (0.0, TARGET), "fsdp": True},
     "sharded and more": {"reductions": (TARGET,), "fsdp": True, "gradient_checkpointing": True, "accumulate": 2},
 }
-APART = {"retrieval": {"momentum": 0.0, "k_test": 3}, "clip": {"momentum": 0.0}}
 DONE = [(kind, "compressed") for kind in KINDS]
 PARTS = [("vqa", "sharded and more")]
 SLOW_PARTS = [(kind, "sharded") for kind in KINDS] + [(kind, "sharded and more") for kind in KINDS if kind != "vqa"]
@@ -59,8 +59,7 @@ SLOW = [(kind, "taught") for kind in ("vqa", "caption", "retrieval")] + [("vqa",
 def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
     """Losses of every step, the model in the end, what steers its budget, and what it scored."""
     out.mkdir(parents=True, exist_ok=True)
-    options = (APART if run in SHARDED else OPTIONS).get(kind, OPTIONS.get(kind, {}))
-    task, model = nano_task(kind, **options), nano(kind, CONFIG.seed)
+    task, model = nano_task(kind, **OPTIONS.get(kind, {})), nano(kind, CONFIG.seed)
     losses: list[float] = []
 
     def report(progress: Progress) -> None:
@@ -75,7 +74,7 @@ def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
     data = [samples(task.name, split, count) for split, count in (("train", IMAGES), ("val", VAL))]
     trainer = Trainer(model, task, *data, out, config, report, "cpu", teacher=teacher)
     result = trainer.run()
-    helper = {} if trainer.helper is None else trainer.helper.state_dict()
+    helper = gather_helper(trainer.helper) or {}
     return {
         "losses": losses,
         "model": dict(trainer.bare.state_dict()),

@@ -3,6 +3,8 @@
 Torch's `fully_shard` on every block, and on the rest as one. The whole weights come together block by block as they are
 needed, gradients are the means over the processes as everywhere. What is no training step (validation, calibration,
 saving) works on a whole copy of the model, which takes over the weights before.
+
+Momentum towers are shared out as the model they follow.
 """
 
 import copy
@@ -20,6 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from madtp.errors import InputError
 from madtp.model.recompute import layers_of
+from madtp.prune import METHODS
 from madtp.task.gather import mean_of, world
 from madtp.task.step import TrainingStep
 
@@ -43,23 +46,43 @@ def apart(accelerator: Accelerator, model: Any) -> Any:
 
 
 def shard(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
-    """The step, in place, each process with its part of what is trained.
-
-    Raises:
-        InputError: momentum towers, which follow the whole weights.
-    """
-    if getattr(step.helper, "towers", None) is not None:
-        fix = "add --momentum 0, or leave it out"
-        raise InputError("momentum towers follow the whole weights, which no process has", "--fsdp", fix)
+    """The step, in place, each process with its part of what is trained and of what follows it."""
     mesh = init_device_mesh(accelerator.device.type, (world()[1],))
     numbers = {p for p in step.parameters() if not p.ndim}  # temperatures: there is nothing to share out
     for number in numbers:
         number.data = number.data.to(accelerator.device)
-    for layer in layers_of(step.model):
+    towers = getattr(step.helper, "towers", None)
+    for layer in (*layers_of(step.model), *([] if towers is None else layers_of(towers))):
         fully_shard(layer, mesh=mesh)
     fully_shard(step, mesh=mesh, ignored_params=numbers)
     step.even = True
+    if towers is not None:
+        _lead(step, towers)
     return step
+
+
+def _lead(step: Any, towers: nn.Module) -> None:
+    """Move the momentum towers before every step, and have all processes ask for their blocks alike."""
+    helper = step.helper
+    helper.led = True
+
+    def follow(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        # once the step has begun, what is no block's is whole, and what is done to it is lost
+        if step.training and not kwargs.get("tagging"):
+            step.reshard()
+            helper.follow()
+
+    def even(_: nn.Module, args: Any) -> Any:
+        # Their blocks learn nothing, and backward goes through them from where semantic tokens had a say in the
+        # pruning on: other blocks in other processes, which would wait for each other. So it goes through all.
+        x, *others = args
+        if not torch.is_grad_enabled() or x.values.requires_grad or not METHODS[step.model.pruning.method].guided:
+            return args
+        return x.with_values(x.values.detach().requires_grad_()), *others
+
+    step.register_forward_pre_hook(follow, prepend=True, with_kwargs=True)  # before the hook that makes it whole
+    for layer in layers_of(towers):
+        layer.register_forward_pre_hook(even, prepend=True)
 
 
 def is_part(x: Tensor) -> bool:
@@ -98,6 +121,19 @@ def scatter_weights(model: nn.Module, sharded: nn.Module) -> None:
     parts = dict(sharded.named_parameters())
     for name, parameter in model.named_parameters():
         parts[name].copy_(part_of(parameter.detach(), parts[name].detach()))
+
+
+def gather_helper(helper: nn.Module | None) -> dict[str, Any] | None:
+    """The state dictionary of what is trained beside the model, with whole tensors. All processes must call it."""
+    if helper is None:
+        return None
+    return {name: whole(x).cpu() if isinstance(x, DTensor) else x for name, x in helper.state_dict().items()}
+
+
+def scatter_helper(helper: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """This process's parts of what `gather_helper` gave, for `load_state_dict`."""
+    mine = helper.state_dict()
+    return {name: part_of(x, mine[name]) if name in mine else x for name, x in state.items()}
 
 
 def gather_optimizer(optimizer: Any) -> dict[str, Any]:
