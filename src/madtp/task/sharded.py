@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from madtp.errors import InputError
 from madtp.model.recompute import layers_of
@@ -83,6 +84,11 @@ def _lead(step: Any, towers: nn.Module) -> None:
     step.register_forward_pre_hook(follow, prepend=True, with_kwargs=True)  # before the hook that makes it whole
     for layer in layers_of(towers):
         layer.register_forward_pre_hook(even, prepend=True)
+    for blocks in towers.modules():
+        if isinstance(blocks, nn.ModuleList) and len(blocks) and isinstance(blocks[-1], GradientCheckpointingLayer):
+            # No gradient comes to what a tower's last block gives, so backward never has its weights together to run
+            # it again; nor needs them, for what is kept of it is what the semantic tokens gathered before them.
+            blocks[-1].gradient_checkpointing = False
 
 
 def is_part(x: Tensor) -> bool:
