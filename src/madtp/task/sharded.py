@@ -23,7 +23,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from madtp.errors import InputError
 from madtp.model.recompute import layers_of
-from madtp.prune import METHODS
 from madtp.task.gather import mean_of, world
 from madtp.task.step import TrainingStep
 
@@ -75,11 +74,12 @@ def _lead(step: Any, towers: nn.Module) -> None:
 
     def even(_: nn.Module, args: Any) -> Any:
         # Their blocks learn nothing, and backward goes through them from where semantic tokens had a say in the
-        # pruning on: other blocks in other processes, which would wait for each other. So it goes through all.
+        # pruning on: other blocks in other processes, which would wait for each other. So it goes through all; without
+        # it, their weights would not be there for checkpointing either.
         x, *others = args
-        if not torch.is_grad_enabled() or x.values.requires_grad or not METHODS[step.model.pruning.method].guided:
-            return args
-        return x.with_values(x.values.detach().requires_grad_()), *others
+        if torch.is_grad_enabled() and not x.values.requires_grad:
+            x = x.with_values(x.values.detach().requires_grad_())
+        return x, *others
 
     step.register_forward_pre_hook(follow, prepend=True, with_kwargs=True)  # before the hook that makes it whole
     for layer in layers_of(towers):
