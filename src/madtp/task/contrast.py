@@ -230,7 +230,7 @@ class MomentumContrast(nn.Module):
         for block in matched.blocks:
             some = {
                 name: None if (value := getattr(block, name)) is None else value[:pairs]
-                for name in ("tokens_in", "tokens_out", "threshold")
+                for name in ("tokens_in", "tokens_out", "threshold", "merged", "work", "full")
             }
             trace.blocks.append(replace(block, **some))
         true = (torch.arange(len(logits), device=logits.device) < pairs).long()
