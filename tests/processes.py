@@ -49,21 +49,27 @@ BROKEN_OFF: dict[str, Any] = {"accumulate": 2, "epochs": 2, "eval_every": 1, "re
 SHARDED: dict[str, dict[str, Any]] = {
     "sharded": {"reductions": (0.0, TARGET), "fsdp": True},
     "sharded and more": {"reductions": (TARGET,), "fsdp": True, "gradient_checkpointing": True, "accumulate": 2},
-    "sharded, not followed": {"reductions": (0.0, TARGET), "fsdp": True},  # without momentum towers
+    "sharded, not followed": {"reductions": (0.0, TARGET), "fsdp": True},
+    "sharded, not guided": {"reductions": (TARGET,), "fsdp": True, "gradient_checkpointing": True},
+}
+# Of a run: the task's options, the model's pruning.
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sharded, not followed": ({"momentum": 0.0}, {}),
+    "sharded, not guided": ({}, {"method": "tome"}),  # no semantic token has a say in it
 }
 DONE = [(kind, "compressed") for kind in KINDS]
 FOLLOWED = ("retrieval", "clip")  # by momentum towers
 PARTS = [("vqa", "sharded and more"), ("retrieval", "sharded and more"), ("clip", "sharded")]
 EVERY = [(kind, run) for kind in KINDS for run in ("sharded", "sharded and more")]
-SLOW_PARTS = [run for run in EVERY if run not in PARTS] + [(kind, "sharded, not followed") for kind in FOLLOWED]
+SLOW_PARTS = [run for run in EVERY if run not in PARTS] + [(kind, run) for kind in FOLLOWED for run in OTHERS]
 SLOW = [(kind, "taught") for kind in ("vqa", "caption", "retrieval")] + [("vqa", "accumulated")]
 
 
 def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
     """Losses of every step, the model in the end, what steers its budget, and what it scored."""
     out.mkdir(parents=True, exist_ok=True)
-    options = {**OPTIONS.get(kind, {}), **({"momentum": 0.0} if run == "sharded, not followed" else {})}
-    task, model = nano_task(kind, **options), nano(kind, CONFIG.seed)
+    options, pruning = OTHERS.get(run, ({}, {}))
+    task, model = nano_task(kind, **OPTIONS.get(kind, {}) | options), nano(kind, CONFIG.seed, **pruning)
     losses: list[float] = []
 
     def report(progress: Progress) -> None:
