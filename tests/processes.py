@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import redirect_stderr, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from madtp.evaluate import evaluate, measure_reduction
 from madtp.recipe import Progress, TrainConfig
 from madtp.stop import Stopped
 from madtp.task.distill import Teacher
+from madtp.task.sharded import gather_helper, whole
 from madtp.task.step import order_of_epoch
 from madtp.train import Trainer
 from small import KINDS, nano, nano_task, samples
@@ -44,23 +45,31 @@ RUNS: dict[str, dict[str, Any]] = {
     "accumulated": {"accumulate": 2, "tag_epochs": 1},
 }
 BROKEN_OFF: dict[str, Any] = {"accumulate": 2, "epochs": 2, "eval_every": 1, "reductions": (TARGET,), "shift": 1}
-# What is shared out to the processes; retrieval has momentum towers, which are not.
+# What is shared out to the processes, momentum towers among it.
 SHARDED: dict[str, dict[str, Any]] = {
     "sharded": {"reductions": (0.0, TARGET), "fsdp": True},
     "sharded and more": {"reductions": (TARGET,), "fsdp": True, "gradient_checkpointing": True, "accumulate": 2},
+    "sharded, not followed": {"reductions": (0.0, TARGET), "fsdp": True},
+    "sharded, not guided": {"reductions": (TARGET,), "fsdp": True, "gradient_checkpointing": True},
 }
-APART = {"retrieval": {"momentum": 0.0, "k_test": 3}, "clip": {"momentum": 0.0}}
+# Of a run: the task's options, the model's pruning.
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "sharded, not followed": ({"momentum": 0.0}, {}),
+    "sharded, not guided": ({}, {"method": "tome"}),  # no semantic token has a say in it
+}
 DONE = [(kind, "compressed") for kind in KINDS]
-PARTS = [("vqa", "sharded and more")]
-SLOW_PARTS = [(kind, "sharded") for kind in KINDS] + [(kind, "sharded and more") for kind in KINDS if kind != "vqa"]
+FOLLOWED = ("retrieval", "clip")  # by momentum towers
+PARTS = [("vqa", "sharded and more"), ("retrieval", "sharded and more"), ("clip", "sharded")]
+EVERY = [(kind, run) for kind in KINDS for run in ("sharded", "sharded and more")]
+SLOW_PARTS = [run for run in EVERY if run not in PARTS] + [(kind, run) for kind in FOLLOWED for run in OTHERS]
 SLOW = [(kind, "taught") for kind in ("vqa", "caption", "retrieval")] + [("vqa", "accumulated")]
 
 
 def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
     """Losses of every step, the model in the end, what steers its budget, and what it scored."""
     out.mkdir(parents=True, exist_ok=True)
-    options = (APART if run in SHARDED else OPTIONS).get(kind, OPTIONS.get(kind, {}))
-    task, model = nano_task(kind, **options), nano(kind, CONFIG.seed)
+    options, pruning = OTHERS.get(run, ({}, {}))
+    task, model = nano_task(kind, **OPTIONS.get(kind, {}) | options), nano(kind, CONFIG.seed, **pruning)
     losses: list[float] = []
 
     def report(progress: Progress) -> None:
@@ -75,7 +84,7 @@ def train(kind: str, run: str, out: Path, processes: int) -> dict[str, Any]:
     data = [samples(task.name, split, count) for split, count in (("train", IMAGES), ("val", VAL))]
     trainer = Trainer(model, task, *data, out, config, report, "cpu", teacher=teacher)
     result = trainer.run()
-    helper = {} if trainer.helper is None else trainer.helper.state_dict()
+    helper = gather_helper(trainer.helper) or {}
     return {
         "losses": losses,
         "model": dict(trainer.bare.state_dict()),
@@ -105,13 +114,15 @@ def answer(kind: str) -> dict[str, Any]:
     }
 
 
-def trainer_of(out: Path, report: Callable[[Progress], None] | None = None, **settings: Any) -> Trainer:
+def trainer_of(
+    out: Path, report: Callable[[Progress], None] | None = None, kind: str = "vqa", **settings: Any
+) -> Trainer:
     """A short run of two processes, each with its own wish to stop, its own broken pictures and its own NaN."""
     out.mkdir(parents=True, exist_ok=True)
-    config = replace(CONFIG, batch_size=GLOBAL // 2, **settings)
-    data = [samples("vqa", split, count) for split, count in (("train", IMAGES), ("val", VAL))]
+    config, task = replace(CONFIG, batch_size=GLOBAL // 2, **settings), nano_task(kind, **OPTIONS.get(kind, {}))
+    data = [samples(task.name, split, count) for split, count in (("train", IMAGES), ("val", VAL))]
     faults = Faults("skip", 0.5)
-    return Trainer(nano("vqa", config.seed), nano_task("vqa"), *data, out, config, report, "cpu", faults=faults)
+    return Trainer(nano(kind, config.seed), task, *data, out, config, report, "cpu", faults=faults)
 
 
 def troubled(rank: int, home: Path) -> dict[str, Any]:
@@ -180,7 +191,7 @@ def left_alone() -> str:
     return said.getvalue()
 
 
-def stopped_in_parts(rank: int, home: Path) -> dict[str, Any]:
+def stopped_in_parts(kind: str, home: Path) -> dict[str, Any]:
     """A sharded run, and another that is stopped within a step of the optimiser and goes on in a new trainer."""
     settings = {"accumulate": 2, "fsdp": True, "reductions": (TARGET,)}
     told: dict[str, Any] = {}
@@ -190,35 +201,39 @@ def stopped_in_parts(rank: int, home: Path) -> dict[str, Any]:
             signal.raise_signal(signal.SIGTERM)
 
     for name, told_of, resume in (("whole", None, False), ("stopped", report, False), ("stopped", None, True)):
-        trainer = trainer_of(home / f"parts-{name}", told_of, **settings)
+        trainer = trainer_of(home / f"parts-{name}-{kind}", told_of, kind, **settings)
         with suppress(Stopped), trainer.stop.listening():
             trainer.run(resume)
         model = {key: value.clone() for key, value in trainer.bare.state_dict().items()}
-        parts = sum(p.to_local().numel() if isinstance(p, DTensor) else p.numel() for p in trainer.trained.parameters())
-        held = sum(x.numel() for entry in trainer.optimizer.state.values() for x in local(entry.values()))
-        told["resumed" if resume else name] = {"model": model, "step": trainer.step, "parts": parts, "held": held}
-    trainer = trainer_of(home / "parts-uneven", fsdp=True)
-    # one prunes, in the other no block does
-    trainer.bare.pruning = replace(trainer.bare.pruning, temperature=5.0, alpha=0.0, first_block=97 * rank)
-    loss, _, trace = trainer.model.train()(next(trainer._batches(0)))
-    loss.backward()
-    semantic = trainer.trained.madtp_guidance.semantic_tokens.grad.full_tensor()
-    pruned = any(before > after for _, before, after in trace.steps())
-    told["uneven"] = {"pruned": pruned, "semantic": semantic}
-
-    config, task = replace(CONFIG, fsdp=True), nano_task("retrieval", momentum=0.9)
-    data = [samples("retrieval", split, 5) for split in ("train", "val")]
-    try:
-        Trainer(nano("retrieval"), task, *data, home, config, None, "cpu")
-    except InputError as error:
-        told["refused"] = str(error)
+        helper = {key: value.clone() for key, value in (gather_helper(trainer.helper) or {}).items()}
+        told["resumed" if resume else name] = {
+            "model": model,
+            "helper": helper,
+            "step": trainer.step,
+            "parts": size_of(trainer.trained.parameters()),
+            "held": size_of(x for entry in trainer.optimizer.state.values() for x in entry.values()),
+            "towers": size_of(trainer.helper.towers.parameters()) if helper else 0,
+        }
     return told
 
 
-def local(tensors: Iterable[Any]) -> Iterator[torch.Tensor]:
-    """This process's parts."""
-    for x in tensors:
-        yield x.to_local() if isinstance(x, DTensor) else x
+def uneven(rank: int, kind: str, home: Path) -> dict[str, Any]:
+    """One process prunes, in the other no block does: the gradient of what both share, whole and in parts."""
+    told: dict[str, Any] = {}
+    for name in ("whole", "parts"):
+        trainer = trainer_of(home / f"uneven-{name}", None, kind, fsdp=name == "parts")
+        alpha = 1.0 if kind in FOLLOWED else 0.0
+        trainer.bare.pruning = replace(trainer.bare.pruning, temperature=5.0, alpha=alpha, first_block=97 * rank)
+        loss, _, trace = trainer.model.train()(next(trainer._batches(0)))
+        loss.backward()
+        told[name] = whole(trainer.trained.madtp_guidance.semantic_tokens.grad)
+        told["pruned"] = any(before > after for _, before, after in trace.steps())
+    return told
+
+
+def size_of(tensors: Iterable[Any]) -> int:
+    """Numbers in this process's parts."""
+    return sum(x.to_local().numel() if isinstance(x, DTensor) else x.numel() for x in tensors)
 
 
 def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> None:
@@ -238,7 +253,9 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
     if runs == DONE:
         torch.save(troubled(rank, home), home / f"troubled.{rank}.pt")
     if runs == PARTS:
-        torch.save(stopped_in_parts(rank, home), home / f"stopped.{rank}.pt")
+        for kind in ("vqa", *FOLLOWED):
+            torch.save(stopped_in_parts(kind, home), home / f"stopped-{kind}.{rank}.pt")
+            torch.save(uneven(rank, kind, home), home / f"uneven-{kind}.{rank}.pt")
     if rank or runs != DONE:
         torch.distributed.destroy_process_group()
     else:

@@ -80,26 +80,40 @@ def test_training_in_parts_is_too_for_every_task(kind: str, run: str, two_parts_
     compare(kind, run, two_parts_slow, tmp_path)
 
 
-def test_a_run_in_parts_goes_on_as_if_never_stopped(two_parts: Path) -> None:
-    """Each process holds half; the checkpoint is whole, and like that of any run. Momentum towers cannot be shared."""
-    both = of(two_parts, "stopped")
+@pytest.mark.parametrize("kind", ["vqa", *processes.FOLLOWED])
+def test_a_run_in_parts_goes_on_as_if_never_stopped(kind: str, two_parts: Path) -> None:
+    """Each process holds half, of momentum towers too; the checkpoint is whole, and like that of any run."""
+    both = of(two_parts, f"stopped-{kind}")
     for done in both:
         assert [done[name]["step"] for name in ("whole", "stopped", "resumed")] == [6, 3, 6]
-        assert same(done["whole"]["model"], done["resumed"]["model"])
-        assert not same(done["whole"]["model"], done["stopped"]["model"])
-    assert same(both[0]["resumed"]["model"], both[1]["resumed"]["model"])
-    state = torch.load(two_parts / "parts-stopped" / "checkpoint.pt", weights_only=True)
+        for part in ("model", "helper"):
+            assert same(done["whole"][part], done["resumed"][part])
+            assert same(done["whole"][part], done["stopped"][part]) == (not done["whole"][part])
+            assert same(both[0]["resumed"][part], both[1]["resumed"][part])
+    assert_same_run(two_parts / f"parts-stopped-{kind}", two_parts / f"parts-whole-{kind}")
+    state = torch.load(two_parts / f"parts-stopped-{kind}" / "checkpoint.pt", weights_only=True)
     total = sum(value.numel() for value in state["model"].values())
+    towers = {name: value for name, value in (state["helper"] or {}).items() if name.startswith("towers.")}
+    assert bool(towers) == (kind in processes.FOLLOWED)
     for done in both:
         assert 0.4 * total < done["resumed"]["parts"] < 0.6 * total
         assert 0.8 * total < done["resumed"]["held"] < 1.2 * total, "two moments of half of the weights"
-    assert [done["uneven"]["pruned"] for done in both] == [True, False]
-    assert torch.equal(both[0]["uneven"]["semantic"], both[1]["uneven"]["semantic"])
-    assert both[0]["uneven"]["semantic"].abs().sum() > 0
-    assert both[0]["refused"] == both[1]["refused"]
-    assert both[0]["refused"].startswith("--fsdp: momentum towers follow the whole weights")
+        count = sum(value.numel() for value in towers.values())
+        assert 0.4 * count <= done["resumed"]["towers"] <= 0.6 * count
+        assert towers.keys() <= {*done["resumed"]["helper"]}
     sizes = [entry["exp_avg"].numel() for entry in state["optimizer"]["state"].values()]
     assert sum(sizes) > 0.9 * total
+
+
+@pytest.mark.parametrize("kind", ["vqa", *processes.FOLLOWED])
+def test_parts_of_which_one_process_prunes_and_the_other_does_not(kind: str, two_parts: Path) -> None:
+    """Backward asks for the blocks alike in both, those of momentum towers too."""
+    both = of(two_parts, f"uneven-{kind}")
+    assert [done["pruned"] for done in both] == [True, False]
+    mean = (both[0]["whole"] + both[1]["whole"]) / 2
+    assert mean.abs().sum() > 0
+    for done in both:
+        torch.testing.assert_close(done["parts"], mean)
 
 
 def compare(kind: str, run: str, two: Path, tmp_path: Path) -> None:

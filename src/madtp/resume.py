@@ -14,10 +14,12 @@ from madtp.errors import InputError
 from madtp.files import atomic_write
 from madtp.task.gather import largest, mean_of, together
 from madtp.task.sharded import (
+    gather_helper,
     gather_optimizer,
     gather_weights,
     is_part,
     part_of,
+    scatter_helper,
     scatter_optimizer,
     scatter_weights,
     whole,
@@ -70,7 +72,7 @@ def save_state(run: "Trainer") -> None:
     scaler, several = run.accelerator.scaler, run.place[1] > 1
     drawn, ids = together([random_states()]), together([run.bad.ids])
     gradients = {name: whole(p.grad) for name, p in run.named_parameters() if p.grad is not None}
-    optimizer = gather_optimizer(run.optimizer)
+    optimizer, helper = gather_optimizer(run.optimizer), gather_helper(run.helper)
     gather_weights(run.bare, run.trained)
     if not run.accelerator.is_main_process:
         return
@@ -78,7 +80,7 @@ def save_state(run: "Trainer") -> None:
         "config": {**asdict(run.config), **run.source},
         "step": run.step,
         "model": run.bare.state_dict(),
-        "helper": None if run.helper is None else run.helper.state_dict(),
+        "helper": helper,
         "pruning": run.bare.pruning.to_dict(),
         "optimizer": optimizer,
         "scaler": None if scaler is None else scaler.state_dict(),
@@ -130,7 +132,7 @@ def load_state(run: "Trainer") -> None:
         run.bare.load_state_dict(state["model"])
         scatter_weights(run.bare, run.trained)
         if run.helper is not None:
-            run.helper.load_state_dict(state["helper"])
+            run.helper.load_state_dict(scatter_helper(run.helper, state["helper"]))
     except RuntimeError as error:
         raise InputError("is of a model of other sizes", path, "resume with the same settings") from error
     run.bare.config.madtp = state["pruning"]

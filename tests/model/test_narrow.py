@@ -177,7 +177,7 @@ def test_momentum_towers_have_the_same_masks() -> None:
     model = gated("retrieval", 0.5)
     contrast = MomentumContrast(model, queue_size=0).train()
     model.temperature = 0.7
-    contrast._follow()
+    contrast.follow()
     own = dict(model.named_buffers())
     opened = {name: buffer for name, buffer in contrast.towers.named_buffers() if name.endswith(".open")}
     assert len(opened) > 5 and all(torch.equal(own[name], buffer) for name, buffer in opened.items())

@@ -148,8 +148,9 @@ def test_momentum_towers_prune_as_the_model_does_at_any_time() -> None:
 
 
 @torch.no_grad()
-def test_the_trace_is_of_the_true_pairs() -> None:
-    contrast = make("momentum")
+@pytest.mark.parametrize(("method", "strength"), [("madtp", 1.0), ("tome", 0.3)])
+def test_the_trace_is_of_the_true_pairs(method: str, strength: float) -> None:
+    contrast = make("momentum", method=method, temperature=strength)
     batch = pairs_of(0)
     trace = contrast(**batch).trace
     numbers = batch.pop("image_ids")
@@ -159,6 +160,8 @@ def test_the_trace_is_of_the_true_pairs() -> None:
     for i in range(PAIRS):
         assert trace.steps(i) == expected.steps(i)
     assert any(bool((b.tokens_out < b.tokens_in).any()) for b in trace.blocks)
+    counted = [x for b in trace.blocks for x in (b.merged, b.work, b.threshold) if x is not None]
+    assert counted and all(len(x) == PAIRS for x in counted), "what the cost is computed from"
 
 
 @torch.no_grad()

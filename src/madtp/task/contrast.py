@@ -73,6 +73,9 @@ class MomentumContrast(nn.Module):
             of the memory of their activations. False: it is computed but trains nothing, as in the public code.
         seed: of the hard negatives.
 
+    Attributes:
+        led: others call `follow` before every forward in training; else a forward does.
+
     Raises:
         InputError: a queue without momentum towers; a number out of range.
     """
@@ -104,6 +107,7 @@ class MomentumContrast(nn.Module):
         self.model: Any = model
         self.momentum, self.alpha, self.ramp_steps = momentum, alpha, ramp_steps
         self.match_token_id, self.align_momentum, self.seed = match_token_id, align_momentum, seed
+        self.led = False
         device = next(self.parameters()).device
         self.towers: Any = None if momentum is None else _momentum_towers(model)
         self.temp = nn.Parameter(torch.tensor(temperature))
@@ -134,8 +138,8 @@ class MomentumContrast(nn.Module):
         pairs = len(image_ids)
         if not len(pixel_values) == len(input_ids) == pairs:
             raise ValueError(f"{len(pixel_values)} images, {len(input_ids)} texts and {pairs} ids are no pairs")
-        if self.training:
-            self._follow()
+        if self.training and not self.led:
+            self.follow()
         align = self.model.aligns
         image = self.model.see(pixel_values, align=align, provenance=provenance)
         text = self.model.read(input_ids, attention_mask, align=align, provenance=provenance)
@@ -226,15 +230,18 @@ class MomentumContrast(nn.Module):
         for block in matched.blocks:
             some = {
                 name: None if (value := getattr(block, name)) is None else value[:pairs]
-                for name in ("tokens_in", "tokens_out", "threshold")
+                for name in ("tokens_in", "tokens_out", "threshold", "merged", "work", "full")
             }
             trace.blocks.append(replace(block, **some))
         true = (torch.arange(len(logits), device=logits.device) < pairs).long()
         return mean(nn.functional.cross_entropy(_wide(logits), true, reduction="none"))
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        """Keep the temperature in its range and move the momentum towers a little towards the model."""
+    def follow(self) -> None:
+        """Keep the temperature in its range and move the momentum towers a little towards the model.
+
+        Where both are sharded, they are so alike: every process moves its own parts.
+        """
         self.temp.clamp_(*TEMPERATURES)
         if self.towers is None or self.momentum is None:
             return

@@ -3,6 +3,8 @@
 Torch's `fully_shard` on every block, and on the rest as one. The whole weights come together block by block as they are
 needed, gradients are the means over the processes as everywhere. What is no training step (validation, calibration,
 saving) works on a whole copy of the model, which takes over the weights before.
+
+Momentum towers are shared out as the model they follow.
 """
 
 import copy
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from madtp.errors import InputError
 from madtp.model.recompute import layers_of
@@ -43,23 +46,49 @@ def apart(accelerator: Accelerator, model: Any) -> Any:
 
 
 def shard(accelerator: Accelerator, step: TrainingStep) -> nn.Module:
-    """The step, in place, each process with its part of what is trained.
-
-    Raises:
-        InputError: momentum towers, which follow the whole weights.
-    """
-    if getattr(step.helper, "towers", None) is not None:
-        fix = "add --momentum 0, or leave it out"
-        raise InputError("momentum towers follow the whole weights, which no process has", "--fsdp", fix)
+    """The step, in place, each process with its part of what is trained and of what follows it."""
     mesh = init_device_mesh(accelerator.device.type, (world()[1],))
     numbers = {p for p in step.parameters() if not p.ndim}  # temperatures: there is nothing to share out
     for number in numbers:
         number.data = number.data.to(accelerator.device)
-    for layer in layers_of(step.model):
+    towers = getattr(step.helper, "towers", None)
+    for layer in (*layers_of(step.model), *([] if towers is None else layers_of(towers))):
         fully_shard(layer, mesh=mesh)
     fully_shard(step, mesh=mesh, ignored_params=numbers)
     step.even = True
+    if towers is not None:
+        _lead(step, towers)
     return step
+
+
+def _lead(step: Any, towers: nn.Module) -> None:
+    """Move the momentum towers before every step, and have all processes ask for their blocks alike."""
+    helper = step.helper
+    helper.led = True
+
+    def follow(_: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        # once the step has begun, what is no block's is whole, and what is done to it is lost
+        if step.training and not kwargs.get("tagging"):
+            step.reshard()
+            helper.follow()
+
+    def even(_: nn.Module, args: Any) -> Any:
+        # Their blocks learn nothing, and backward goes through them from where semantic tokens had a say in the
+        # pruning on: other blocks in other processes, which would wait for each other. So it goes through all; without
+        # it, their weights would not be there for checkpointing either.
+        x, *others = args
+        if torch.is_grad_enabled() and not x.values.requires_grad:
+            x = x.with_values(x.values.detach().requires_grad_())
+        return x, *others
+
+    step.register_forward_pre_hook(follow, prepend=True, with_kwargs=True)  # before the hook that makes it whole
+    for layer in layers_of(towers):
+        layer.register_forward_pre_hook(even, prepend=True)
+    for blocks in towers.modules():
+        if isinstance(blocks, nn.ModuleList) and len(blocks) and isinstance(blocks[-1], GradientCheckpointingLayer):
+            # No gradient comes to what a tower's last block gives, so backward never has its weights together to run
+            # it again; nor needs them, for what is kept of it is what the semantic tokens gathered before them.
+            blocks[-1].gradient_checkpointing = False
 
 
 def is_part(x: Tensor) -> bool:
@@ -98,6 +127,19 @@ def scatter_weights(model: nn.Module, sharded: nn.Module) -> None:
     parts = dict(sharded.named_parameters())
     for name, parameter in model.named_parameters():
         parts[name].copy_(part_of(parameter.detach(), parts[name].detach()))
+
+
+def gather_helper(helper: nn.Module | None) -> dict[str, Any] | None:
+    """The state dictionary of what is trained beside the model, with whole tensors. All processes must call it."""
+    if helper is None:
+        return None
+    return {name: whole(x).cpu() if isinstance(x, DTensor) else x for name, x in helper.state_dict().items()}
+
+
+def scatter_helper(helper: nn.Module, state: dict[str, Any]) -> dict[str, Any]:
+    """This process's parts of what `gather_helper` gave, for `load_state_dict`."""
+    mine = helper.state_dict()
+    return {name: part_of(x, mine[name]) if name in mine else x for name, x in state.items()}
 
 
 def gather_optimizer(optimizer: Any) -> dict[str, Any]:
