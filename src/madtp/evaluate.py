@@ -1,6 +1,7 @@
 """The one evaluation loop, and the measuring that calibration rests on."""
 
 import time
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,9 +19,10 @@ from madtp.data.faults import Faults
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
+from madtp.model.shape import shape_of
 from madtp.prune import Trace
 from madtp.task.base import Batch, Prediction, Scored, Task, cost
-from madtp.task.gather import share, together, world
+from madtp.task.gather import in_order, share, together, world
 from madtp.task.tolerant import learn, stream
 
 Advance = Callable[[int], None]
@@ -187,12 +190,15 @@ def evaluate(
     Raises:
         InputError: there is nothing to answer, or too many samples cannot be read.
     """
-    parts: list[tuple[Any, ...] | None] = []  # one a batch
+    # Predictions, and numbers: a row for each, to which every batch adds. Small tensors that stay, five a batch, would
+    # lie strewn among the large ones that come and go; these would find no room between them, and the process grow.
+    rows: list[Any] = [[], *(array("d") for _ in range(5))]
+    ends: list[list[int]] = []  # of the batches in the rows
     begin = time.perf_counter()
     with evaluating(model):
         for batch in batches(task, data, batch_size, model.device, faults, shared=True):
             if not batch:
-                parts.append(None)
+                ends.append([len(row) for row in rows])
                 continue
             answered, encoded = task.predict(model, batch, data.answers)
             run, full = cost(model, encoded.trace)
@@ -200,15 +206,20 @@ def evaluate(
             index = encoded.trace.image_index
             seen = index[:, None] if index.ndim == 1 else index
             detail = detail_of(batch["pixel_values"]).cpu()[seen].mean(-1)
-            parts.append((answered, run.total, full.total, share_of_each[seen].mean(-1), tokens, detail))
+            rows[0] += answered
+            numbers = run.total, full.total, share_of_each[seen].mean(-1), detail, tokens
+            for row, some in zip(rows[1:], numbers, strict=True):
+                row.frombytes(some.double().numpy().tobytes())
+            ends.append([len(row) for row in rows])
             if advance is not None:
                 advance(len(batch["samples"]) * world()[1])
         learn(faults, data.split, len(data))
-        every = [part for part in together(parts) if part is not None]
-        scored = task.finish(model, [prediction for part in every for prediction in part[0]])
+        predictions, *rows = [in_order(row, [end[i] for end in ends]) for i, row in enumerate(rows)]
+        scored = task.finish(model, predictions)
     if not scored.predictions:
         raise InputError(f"holds no {task.text_name}", f"{data.name} {data.split}", "evaluate another split")
-    gflops, dense, kept, out, detail = (torch.cat([part[i] for part in every]) for i in range(1, 6))
+    gflops, dense, kept, detail, out = (torch.from_numpy(np.array(row)) for row in rows)
+    out = out.view(-1, shape_of(model).vision.layers)
     return Evaluation(
         task.name,
         data.split,

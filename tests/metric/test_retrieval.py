@@ -1,10 +1,13 @@
 """Retrieval in chunks: against the whole matrix, by hand, and under ties."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from madtp.metric.retrieval import Ranking, recall_from_ranking, recalls, recalls_of_rankings, topk_chunked
 
@@ -89,6 +92,27 @@ def test_by_hand() -> None:
             "r_mean": 7 / 12,
         }
     )
+
+
+class Largest(TorchDispatchMode):
+    """Notes the bytes of the largest tensor that an operation gave."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        for x in made if isinstance(made, tuple) else [made]:
+            if isinstance(x, Tensor) and not func.is_view:
+                self.bytes = max(self.bytes, x.nbytes)
+        return made
+
+
+def test_scores_at_hand_are_few_whatever_the_number_of_texts(generator: torch.Generator) -> None:
+    images, texts = torch.randn(1103, 3, generator=generator), torch.randn(2203, 3, generator=generator)
+    for queries, keys in ((images, texts), (texts, images)):
+        with Largest() as largest:
+            topk_chunked(queries, keys, 128)
+        assert 0 < largest.bytes < 3e6  # the whole is 19 MB
 
 
 def test_collapsed_features_find_no_more_than_chance() -> None:

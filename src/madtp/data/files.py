@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,9 @@ def read_table(path: Path) -> list[Entry]:
     """The rows of a .csv, .tsv or .jsonl file; column names in small letters. Raises InputError."""
     if path.suffix.lower() == ".jsonl":
         lines = read_lines(path)
-        return [Entry({k.strip().lower(): v for k, v in e.fields.items()}, path, e.place) for e in lines]
+        for i, e in enumerate(lines):  # in place, and a column's name is one string for all rows: there may be millions
+            lines[i] = Entry({sys.intern(k.strip().lower()): v for k, v in e.fields.items()}, path, e.place)
+        return lines
     text = io.StringIO(read_text(path), newline="")
     rows = csv.reader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     entries: list[Entry] = []

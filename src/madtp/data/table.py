@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from madtp.data.files import Entry, first, read_table
-from madtp.data.gather import ANNOTATIONS, Request, full_id, group
+from madtp.data.gather import ANNOTATIONS, Names, Request, full_id, group
 from madtp.data.sample import CaptionSample, Data, Question, Statement
 from madtp.data.split import choose_split
 from madtp.data.vqa import make_question
@@ -41,15 +41,20 @@ def load_table(request: Request) -> Data[Any]:
     Raises:
         InputError: which table is not clear, a fault in it, no such split, or pictures are missing.
     """
-    parts: dict[str, list[Entry]] = {}
+
+    def grouped(entries: list[Entry]) -> dict[Names, list[Any]]:
+        return group(entries, _names(request.task), _text(request.task))
+
+    groups: dict[str, dict[Names, list[Any]]] = {}
     files = tables(request.path)
     named = [file for file in files if file.stem.lower() in SPLIT_WORDS] if request.path.is_dir() else []
     for file in named:
         split = SPLIT_WORDS[file.stem.lower()]
-        if split in parts:
+        if split in groups:
             raise InputError(f"several tables of split {split!r}", request.path, "leave one of them there")
-        parts[split] = read_table(file)
+        groups[split] = grouped(read_table(file))  # at once: rows take several times as much as what is made of them
     if not named:
+        parts: dict[str, list[Entry]] = {}
         if len(files) > 1:
             what = f"several tables: {first([file.name for file in files])}"
             raise InputError(what, request.path, "give the file, or name them train, val and test")
@@ -57,7 +62,7 @@ def load_table(request: Request) -> Data[Any]:
             parts.setdefault(_split(entry), []).append(entry)
         if "" in parts and len(parts) > 1:
             raise InputError("has no 'split'", parts[""][0].where, "other rows have one: give it in all or none")
-    groups = {split: group(entries, _names(request.task), _text(request.task)) for split, entries in parts.items()}
+        groups = {split: grouped(entries) for split, entries in parts.items()}
     return request.data(choose_split(groups, request.split, request.path), request.roots(), name_of=full_id)
 
 

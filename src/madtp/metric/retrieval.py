@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 KS = (1, 5, 10)
+CHUNK = 512  # with its copies such a square of scores is some 20 MB; larger ones are no faster
 _LOW = 2**32 - 1  # the lower half of 64 bits
 
 
@@ -31,7 +32,7 @@ class Ranking(NamedTuple):
 
 
 @torch.no_grad()
-def topk_chunked(queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: int, *, chunk: int = 2048) -> Ranking:
+def topk_chunked(queries: Float[Tensor, "q d"], keys: Float[Tensor, "n d"], k: int, *, chunk: int = CHUNK) -> Ranking:
     """The ``k`` keys of largest dot product with each query, best first, or all where there are fewer.
 
     Exact. Of equal scores the one of lower index is the better, as a stable sort of the whole row would have it; NaN is
@@ -132,7 +133,7 @@ def recalls(
     text_image: Int[Tensor, " m"],
     *,
     ks: Sequence[int] = KS,
-    chunk: int = 2048,
+    chunk: int = CHUNK,
 ) -> dict[str, float]:
     """Recall both ways of features compared by dot product, several texts an image; see `recalls_of_rankings`.
 

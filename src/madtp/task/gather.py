@@ -3,8 +3,9 @@
 One process, or no process group, gathers nothing. Every process must call the same functions in the same order.
 """
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice, zip_longest
+from itertools import islice, pairwise, zip_longest
 from typing import Any, TypeVar
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from madtp.model.ragged import Ragged
 
 T = TypeVar("T")
+Row = TypeVar("Row", list[Any], "array[float]")
 NONE: Any = object()
 
 
@@ -123,6 +125,21 @@ def together(parts: Sequence[T]) -> list[T]:
     every: list[list[T]] = [[] for _ in range(world()[1])]
     dist.all_gather_object(every, list(parts))
     return [x for row in zip_longest(*every, fillvalue=NONE) for x in row if x is not NONE]
+
+
+def in_order(row: Row, ends: Sequence[int]) -> Row:
+    """What is in the rows of all processes, in the order of the things.
+
+    Args:
+        row: a list or an array: what this process made of its `share`, one thing after another.
+        ends: where that of each thing ends.
+    """
+    if world()[1] == 1:
+        return row
+    every = row[:0]
+    for part in together([row[begin:end] for begin, end in pairwise([0, *ends])]):
+        every += part
+    return every
 
 
 def mean(x: Tensor) -> Tensor:
