@@ -50,7 +50,7 @@ retrieval() {
         --momentum 0.99 --queue 2048 "${same[@]}"
     train retrieval-dense --model "$out/retrieval-start" --epochs 2 --lr 4e-4 "${plain[@]}" "${same[@]}"
     compress retrieval-half --model "$out/retrieval-dense" --reduction 0.51 --epochs 6 --lr 4e-4 "${plain[@]}" "${same[@]}"
-    compress retrieval-fifth --model "$out/retrieval-dense" --reduction 0.81 --epochs 8 --lr 5e-4 \
+    compress retrieval-fifth --model "$out/retrieval-dense" --reduction 0.81 --epochs 16 --lr 5e-4 \
         --straight-through 0.3 "${plain[@]}" "${same[@]}"
     judge retrieval --k-test 0
 }
