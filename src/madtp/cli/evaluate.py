@@ -58,10 +58,10 @@ def evaluate(
     faults = common.make_faults(on_error, max_skipped)
     common.start_processes(device)
     network, processor = common.load_model(model, device, dtype)
+    common.set_budget(network, temperature, reduction)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, inference=inference, prompt=prompt, beams=beams, k_test=k_test)
     some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
-    common.set_budget(network, temperature, reduction)
     if some.hidden and some.hidden >= some.n_texts and predictions is None:
         fix = "add --predictions, or use val" if split == "test" else "add --predictions"
         raise InputError(f"what is true of {split} is not in its files", data, fix)
