@@ -215,6 +215,28 @@ def bipartite(key: Any, count: int) -> list[int]:
     return into
 
 
+def matched(key: Any, size: Sequence[float], farthest: float, fewest: int, rounds: int) -> tuple[list[int], int]:
+    """ToMe by a threshold: where each content token goes in the end, itself = it stays, and the pairs compared."""
+    key, into, pairs = plain(key), list(range(len(plain(key)))), 0
+    for _ in range(rounds):
+        left = sorted(set(into))
+        held = [[j for j in range(len(into)) if into[j] == i] for i in left]
+        total = [sum(size[j] for j in some) for some in held]
+        means = [
+            [sum(size[j] * key[j][c] for j in some) / whole for c in range(len(key[0]))]
+            for some, whole in zip(held, total, strict=True)
+        ]
+        pairs += (len(left) + 1) // 2 * (len(left) // 2)
+        goes = bipartite(means, max(0, min(len(left) // 2, len(left) - fewest)))
+        for a, b in enumerate(goes):
+            if 1 - dot(means[a], means[b]) / (norm(means[a]) * norm(means[b])) >= farthest:
+                goes[a] = a
+        if goes == list(range(len(left))):
+            break
+        into = [left[goes[left.index(j)]] for j in into]
+    return into, pairs
+
+
 def deviations(a: Sequence[float]) -> list[float]:
     """Less their mean, over their root mean square (+1e-8 under the root)."""
     mean = sum(a) / len(a)

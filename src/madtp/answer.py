@@ -41,11 +41,11 @@ class Seen:
 
     Attributes:
         feature: `[d]` of length 1.
-        tokens: `[n, c]` what the matching head looks at.
+        tokens: what the matching head looks at, one instance, on the CPU.
     """
 
     feature: Tensor
-    tokens: Tensor
+    tokens: Ragged
 
 
 def answer(model: Any, task: Task, items: Sequence[Item], choices: Sequence[str] = ()) -> list[list[Answer]]:
@@ -77,8 +77,8 @@ def see(model: Any, pixels: Sequence[Tensor]) -> list[Seen]:
     """Pictures `[3, height, width]` through the image tower of a model for retrieval."""
     with evaluating(model):
         side = model.see(torch.stack(list(pixels)).to(model.device))
-        tokens = side.tokens.values.cpu().split(side.tokens.lengths.tolist())
-        return [Seen(feature, some) for feature, some in zip(side.feature.cpu(), tokens, strict=True)]
+        each = zip(side.feature.cpu(), side.tokens.split(), strict=True)
+        return [Seen(feature, tokens) for feature, tokens in each]
 
 
 def read(model: Any, task: Any, texts: Sequence[str]) -> list[Tensor]:
@@ -92,8 +92,7 @@ def match(model: Any, task: Any, pairs: Sequence[tuple[Seen, str]]) -> list[floa
     """Probability that each text describes its picture, by BLIP's matching head."""
     pictures = list({id(seen): seen for seen, _ in pairs}.values())
     place = {id(seen): i for i, seen in enumerate(pictures)}
-    values = torch.cat([seen.tokens for seen in pictures]).to(model.device)
-    ragged = Ragged(values, torch.tensor([len(seen.tokens) for seen in pictures]))
+    ragged = Ragged.join([seen.tokens for seen in pictures], model.device)
     index = torch.tensor([place[id(seen)] for seen, _ in pairs])
     ids, mask = task.texts.looking(text for _, text in pairs)
     with evaluating(model):

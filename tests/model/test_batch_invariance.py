@@ -18,6 +18,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 0.3, "method": "class_attention"},
     {"temperature": 0.3, "method": "random"},
     {"temperature": 0.15, "method": "tome"},
+    {"temperature": 0.02, "method": "tome_dynamic"},
     {"temperature": 0.15, "method": "crossget"},
     {"temperature": 0.5, "method": "downsample"},
     {"temperature": 8.0, "method": "madtp_drop", "first_block": 1},

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 
+from madtp.data.load import TASKS
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
 from madtp.model.presets import random_inputs
@@ -39,6 +40,37 @@ def test_tome_loses_nothing_where_all_patches_are_alike(backend: str, generator:
     assert [float(some.sum()) for some in seer.size.split(trace.tower("vision")[-1].tokens_out[0].item() + 1)] == [
         50
     ] * 3
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("kind", TASKS)
+def test_what_looks_at_merged_patches_sees_all_of_them(kind: str, dtype: torch.dtype) -> None:
+    """Patches of two sorts, merged with their like: texts and decoders attend to each as to all that it holds."""
+    model = nano(kind, method="tome_dynamic").to(dtype)
+    embeddings = model.vision_model.embeddings
+    embeddings.position_embedding[:, 1:] = embeddings.position_embedding[:, 1:2].clone()
+    given = random_inputs(kind_of(model), model.config, 3, 7)
+    pixels = given["pixel_values"][:, :, :1, :1].expand_as(given["pixel_values"]).clone().to(dtype)
+    pixels[:, :, :, 12:] *= -2  # three of seven columns of patches
+    given["pixel_values"] = pixels
+
+    def out() -> dict[str, torch.Tensor]:
+        if kind == "caption":
+            ids = torch.tensor([[5, 7, 11], [5, 13, 17], [5, 19, 23]])
+            written = model.generate(pixel_values=pixels, num_beams=3, max_length=7, min_length=5)
+            return {"logits": model(pixels, ids).logits, "written": written}
+        encoded = model.encode(**given)
+        if kind == "vqa":
+            return {"states": encoded.question.values}
+        return {"logits": encoded.logits if kind == "retrieval" else model.classify(encoded)}
+
+    dense = out()
+    model.temperature = 1e-3
+    left = model.encode(**given).trace.tower("vision")[0].tokens_out
+    assert bool((left < 20).all()), "of 49"
+    for name, merged in out().items():
+        torch.testing.assert_close(merged, dense[name], rtol=0, atol=1e-9 if dtype == torch.float64 else 2e-5)
 
 
 @torch.no_grad()
@@ -81,7 +113,7 @@ def test_blocks_before_the_first_prune_nothing(generator: torch.Generator) -> No
 @pytest.mark.parametrize("method", sorted(METHODS))
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_method_runs_in_every_model(kind: str, method: str) -> None:
-    strength = {"temperature": 8.0, "factor": 1.0, "prune_share": 0.3}[METHODS[method].knob]
+    strength = {"temperature": 8.0, "factor": 1.0, "prune_share": 0.3, "distance": 1.0}[METHODS[method].knob]
     model = nano(kind, method=method, temperature=strength)
     given = random_inputs(kind_of(model), model.config, 3, 7)
     trace = model.encode(**given, provenance=True).trace

@@ -18,6 +18,7 @@ CASES = [
     ("class_attention", 0.5),
     ("random", 0.5),
     ("tome", 0.3),
+    ("tome_dynamic", 0.7),
     ("crossget", 0.3),
     ("elip", 0.5),
     ("madtp_no_class", 2.0),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -27,8 +28,17 @@ class Encoded:
     alignment: Tensor | None = None
 
     def states(self) -> tuple[Tensor, Tensor]:
-        """What a decoder attends to, question states or else image tokens: `[q, n, c]` and their `[q, n]` mask."""
-        return (self.image if self.question is None else self.question).padded()
+        """What a decoder attends to, question states or else image tokens: `[q, n, c]` and a mask.
+
+        The mask is `[q, n]`, or, where a token may stand for several, what is added to its scores, `[q, 1, 1, n]`.
+        """
+        seen = self.image if self.question is None else self.question
+        states, mask = seen.padded()
+        bias = seen.bias()
+        if bias is None:
+            return states, mask
+        more = seen.with_values(bias[:, None]).padded()[0][..., 0].to(states.dtype)
+        return states, more.masked_fill(mask == 0, torch.finfo(states.dtype).min)[:, None, None]
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """Ragged batches as the towers pass them on: packed token vectors and the number of tokens of each instance."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -16,10 +17,12 @@ class Ragged:
     Attributes:
         values: `[t, c]`.
         lengths: `[b]` tokens of each instance, int64 on the CPU: loops and shapes need them there.
+        size: `[t]` original tokens that each stands for, as who attends to them weighs them; None = one each.
     """
 
     values: Tensor
     lengths: Tensor
+    size: Tensor | None = None
 
     @cached_property
     def offsets(self) -> list[int]:
@@ -73,8 +76,31 @@ class Ragged:
 
     def select(self, instances: Tensor) -> "Ragged":
         """These instances, in that order, some twice maybe."""
-        return Ragged(self.values.index_select(0, self.positions(instances)), self.lengths[instances.cpu()])
+        place = self.positions(instances)
+        size = None if self.size is None else self.size.index_select(0, place)
+        return Ragged(self.values.index_select(0, place), self.lengths[instances.cpu()], size)
 
     def with_values(self, values: Tensor) -> "Ragged":
         """Other vectors for the same tokens."""
-        return Ragged(values, self.lengths)
+        return replace(self, values=values)
+
+    def bias(self) -> Tensor | None:
+        """`[t]` what a key's scores get more, the logarithm of what it stands for; None = nothing."""
+        return None if self.size is None else self.size.log()
+
+    def split(self) -> list["Ragged"]:
+        """Each instance as a batch of its own, on the CPU."""
+        lengths = self.lengths.tolist()
+        sizes = [None] * len(lengths) if self.size is None else self.size.cpu().split(lengths)
+        parts = zip(self.values.cpu().split(lengths), self.lengths.split(1), sizes, strict=True)
+        return [Ragged(*part) for part in parts]
+
+    @classmethod
+    def join(cls, parts: Sequence["Ragged"], device: torch.device) -> "Ragged":
+        """Batches, all with sizes or all without, one after another as one on `device`."""
+        sizes = [part.size for part in parts if part.size is not None]
+        return cls(
+            torch.cat([part.values for part in parts]).to(device),
+            torch.cat([part.lengths for part in parts]),
+            torch.cat(sizes).to(device) if sizes else None,
+        )

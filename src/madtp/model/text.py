@@ -66,7 +66,8 @@ class MadtpBlipTextLayer(PrunedBlock, BlipTextLayer):
 def cross_attend(attention: BlipTextSelfAttention, x: Ragged, gaze: Gaze, backend: str) -> Tensor:
     """`[t, c]` what every token of the texts `x` gathers from the image its text looks at, before the projection.
 
-    An image's keys and values are computed once, however many texts look at it.
+    An image's keys and values are computed once, however many texts look at it. A token that stands for several is
+    attended to as they would be.
     """
     query, image = _heads(attention.query(x.values), attention), gaze.image
     # the texts of one image are one run of queries over its keys
@@ -77,6 +78,7 @@ def cross_attend(attention: BlipTextSelfAttention, x: Ragged, gaze: Gaze, backen
         _heads(attention.value(image.values), attention),
         gaze.queries(x.lengths),
         image.lengths,
+        bias=image.bias(),
         backend=backend,
         dropout=attention.dropout.p if attention.training else 0.0,
     )
@@ -132,7 +134,7 @@ class MadtpBlipTextModel(BlipTextModel):
         x = ids.with_values(self.embeddings(input_ids=ids.values.T, position_ids=position[None])[0])
         for layer in self.encoder.layer:
             x = layer(x, gazes, pruner, backend)
-        return x
+        return Ragged(x.values, x.lengths, pruner.size)
 
 
 class MaskedCrossAttention(BlipTextSelfAttention):

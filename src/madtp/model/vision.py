@@ -76,4 +76,4 @@ class MadtpBlipVisionModel(BlipVisionModel):
         x = Ragged.from_padded(embedded)
         for layer in self.encoder.layers:
             x = layer(x, pruner, backend)
-        return x.with_values(self.post_layernorm(x.values))
+        return Ragged(self.post_layernorm(x.values), x.lengths, pruner.size)

@@ -7,9 +7,11 @@ from madtp.prune.downsample import whole
 from madtp.prune.elip import elip, ends_stage
 from madtp.prune.step import Method, madtp
 from madtp.prune.tome import tome
+from madtp.prune.tome_dynamic import sees, tome_dynamic
 
 _TEMPERATURE, _SHARE, _TAKEN = (0.02, 4096.0), (0.005, 0.95), (0.001, 0.5)
 _NOTHING: frozenset[str] = frozenset()
+_MATCHING = frozenset({"key", "size"})
 
 METHODS: dict[str, Method] = {
     method.name: method
@@ -17,7 +19,8 @@ METHODS: dict[str, Method] = {
         Method("madtp", "temperature", True, madtp, _TEMPERATURE),
         Method("class_attention", "prune_share", False, class_attention, _SHARE),
         Method("random", "prune_share", False, random, _SHARE, _NOTHING),
-        Method("tome", "prune_share", False, tome, _TAKEN, frozenset({"key", "size"})),
+        Method("tome", "prune_share", False, tome, _TAKEN, _MATCHING),
+        Method("tome_dynamic", "distance", False, tome_dynamic, (1e-4, 2.0), _MATCHING, acts=sees),
         Method("crossget", "prune_share", True, crossget, _TAKEN, frozenset({"key"})),
         Method("elip", "prune_share", True, elip, _SHARE, acts=ends_stage),
         Method("downsample", "prune_share", False, whole, (0.005, 0.99), _NOTHING, pixels=True),

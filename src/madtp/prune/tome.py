@@ -1,7 +1,7 @@
 """Bipartite soft matching of tokens by their keys (after ToMe, Bolya et al., ICLR 2023, arXiv 2210.09461)."""
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -25,6 +25,23 @@ def due(evidence: Evidence, share: float) -> Int[Tensor, " b"]:
     return torch.minimum(after - before, most)
 
 
+def proposals(
+    key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]
+) -> tuple[Float[Tensor, "b a"], Int[Tensor, "b a"]]:
+    """The token of B whose key is most like that of each token of A: their cosine, -inf = none, and its number in B.
+
+    Every other token from the first on is of A, the rest of B.
+
+    Args:
+        key: of tokens in turn, two at least.
+        there: tokens that take part.
+    """
+    key = normalize(key, dim=-1)
+    like = key[:, ::2] @ key[:, 1::2].transpose(1, 2)
+    best, target = like.masked_fill(~there[:, None, 1::2], float("-inf")).max(-1)
+    return best.masked_fill(~there[:, ::2], float("-inf")), target
+
+
 def tome(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """The most similar pairs of every other token and one of the others become one, weighted by their sizes.
 
@@ -38,12 +55,11 @@ def tome(evidence: Evidence, strength: float, training: bool = False) -> Decisio
         return Decision(Selection(lengths=evidence.lengths))
     n = evidence.lengths - evidence.head - evidence.tail
     with torch.no_grad():
-        key = normalize(evidence.padded(evidence.key), dim=-1)
-        a, b = (slice(evidence.head + i, content.shape[1] - evidence.tail, 2) for i in (0, 1))
-        like = key[:, a] @ key[:, b].transpose(1, 2)
-        like = like.masked_fill(~content[:, None, b], float("-inf"))
-        best, target = like.max(-1)
-        goes = highest(best.masked_fill(~content[:, a], float("-inf")), count.to(best.device))
+        key = evidence.padded(evidence.key)
+        inner = slice(evidence.head, content.shape[1] - evidence.tail)
+        a, b = (slice(evidence.head + i, inner.stop, 2) for i in (0, 1))
+        best, target = proposals(key[:, inner], content[:, inner])
+        goes = highest(best, count.to(best.device))
         position = torch.arange(content.shape[1], device=content.device)
         into = position.expand_as(content).clone()
         into[:, a] = torch.where(goes, position[b][target], into[:, a])

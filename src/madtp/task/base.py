@@ -37,7 +37,7 @@ class Prediction:
         image_id: of the sample.
         objects: in the picture(s), where that is known.
         kind: of the text, where the data names kinds.
-        side: tensors that `Task.finish` needs (retrieval: features of picture and text, the picture's tokens).
+        side: what `Task.finish` needs (retrieval: features of picture and text, the picture's tokens).
     """
 
     id: str
@@ -47,7 +47,7 @@ class Prediction:
     image_id: str
     objects: int | None
     kind: str = ""
-    side: tuple[Tensor, ...] = field(default=(), repr=False, compare=False)
+    side: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 CACHED = 1 << 28  # 1 GiB

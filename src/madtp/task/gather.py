@@ -73,7 +73,7 @@ def gather(x: Tensor) -> Tensor:
 def gather_ragged(x: Ragged) -> Ragged:
     """The instances of all processes."""
     lengths = gather(x.lengths.to(x.values.device)).cpu()
-    return Ragged(gather(x.values), lengths)
+    return Ragged(gather(x.values), lengths, None if x.size is None else gather(x.size))
 
 
 def weigh(rows: int | Tensor, device: torch.device) -> float | Tensor:

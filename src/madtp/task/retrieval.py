@@ -155,10 +155,9 @@ class RetrievalTask(Task):
         """
         paired = model.encode(**self.inputs(batch), provenance=provenance)
         features, read, index = paired.image.feature.cpu(), paired.text.feature.cpu(), batch["image_index"].cpu()
-        tokens: list[tuple[Tensor, ...]] = [()] * len(features)
+        tokens: list[tuple[Ragged, ...]] = [()] * len(features)
         if self.k_test:
-            lengths = paired.image.tokens.lengths.tolist()
-            tokens = [(some,) for some in paired.image.tokens.values.cpu().split(lengths)]
+            tokens = [(some,) for some in paired.image.tokens.split()]
         if self.clip:
             said = [f"similarity {x:.2f}" for x in (features[index] * read).sum(-1).tolist()]
         else:
@@ -206,7 +205,7 @@ class RetrievalTask(Task):
         )
 
     def _rerank(
-        self, model: Any, images: Tensor, texts: Tensor, tokens: list[Tensor], captions: list[str]
+        self, model: Any, images: Tensor, texts: Tensor, tokens: list[Ragged], captions: list[str]
     ) -> tuple[Ranking, Ranking]:
         """BLIP's way: the best by features, ordered by feature similarity plus the matching head's logit."""
         found_texts, found_images = topk_chunked(images, texts, self.k_test), topk_chunked(texts, images, self.k_test)
@@ -219,14 +218,13 @@ class RetrievalTask(Task):
         return ranked_texts, ranked_images
 
     def _match(
-        self, model: Any, image: Tensor, text: Tensor, tokens: list[Tensor], captions: list[str], chunk: int = 256
+        self, model: Any, image: Tensor, text: Tensor, tokens: list[Ragged], captions: list[str], chunk: int = 256
     ) -> Tensor:
         """`[n]` logit of the matching head that each text describes its image."""
         logits = []
         for some_image, some_text in zip(image.split(chunk), text.split(chunk), strict=True):
             used, index = some_image.unique(return_inverse=True)
-            values = [tokens[i] for i in used.tolist()]
-            ragged = Ragged(torch.cat(values).to(model.device), torch.tensor([len(x) for x in values]))
+            ragged = Ragged.join([tokens[i] for i in used.tolist()], model.device)
             ids, mask = self.texts.looking(captions[i] for i in some_text.tolist())
             logits.append(
                 model.match(ragged, index, ids.to(model.device), mask.to(model.device))[0][:, 1].float().cpu()

@@ -1,0 +1,78 @@
+"""Merging of all tokens that are alike enough, however many an input has of them: ToMe by a threshold.
+
+After dynamic token merging (DToMe of DyMU, Wang et al., arXiv 2504.17040). It needs no training.
+"""
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from madtp.prune.assign import assign
+from madtp.prune.step import Decision, Evidence
+from madtp.prune.threshold import highest
+from madtp.prune.tome import proposals
+
+ROUNDS = 2  # of matching in a block: one halves the tokens at most
+
+
+def sees(tower: str, block: int, depth: int) -> bool:
+    """The image tower alone: words that are alike are none too many."""
+    return tower == "vision"
+
+
+def match(
+    key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"], farthest: float, fewest: int
+) -> tuple[Int[Tensor, "b n"], Int[Tensor, " b"]]:
+    """One round: which tokens go into which others.
+
+    The tokens that are there are dealt in turn to A and B. Each of A proposes to the token of B whose key is most like
+    its own; all proposals nearer than `farthest` are taken.
+
+    Args:
+        key: of every token.
+        there: tokens that take part.
+        farthest: cosine distance, 1 - cosine, in (0, 2].
+        fewest: so many of an instance stay, where there are as many.
+
+    Returns:
+        Padded position of the token that each goes into, its own = it stays; and `[b]` comparisons of two keys, CPU.
+    """
+    b, n = there.shape
+    position = torch.arange(n, device=key.device)
+    into = position.expand(b, n).clone()
+    count = there.sum(-1)
+    if int(count.max()) < 2:  # nobody has a partner
+        return into, torch.zeros(b, dtype=torch.long)
+    order = (~there).int().argsort(dim=-1, stable=True)[:, : int(count.max())]  # those that are there come first
+    dealt = key.gather(1, order[..., None].expand(-1, -1, key.shape[-1]))
+    best, target = proposals(dealt, position[: order.shape[1]] < count[:, None])
+    most = torch.minimum(count // 2, count - fewest).clamp(min=0)
+    goes = highest(best, most) & (1 - best < farthest)
+    into.scatter_(1, order[:, ::2], torch.where(goes, order[:, 1::2].gather(1, target), order[:, ::2]))
+    return into, (((count + 1) // 2) * (count // 2)).cpu()
+
+
+def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) -> Decision:
+    """All pairs of ToMe's matching whose keys are nearer than `strength` become one, twice over.
+
+    `strength` is a cosine distance, the same in every block. A second round matches what the first has left, each
+    merged token by the mean key of what it holds. Averages are weighted by size, as in ToMe.
+    """
+    assert evidence.key is not None, "ToMe needs the keys"
+    content = evidence.content()
+    b, n = content.shape
+    with torch.no_grad():
+        own = evidence.padded(evidence.key)
+        size = own.new_ones(b, n) if evidence.size is None else evidence.padded(evidence.size)
+        position = torch.arange(n, device=own.device)
+        row = torch.arange(b, device=own.device)[:, None] * n
+        into, compared = match(own, content, strength, evidence.fewest)
+        for _ in range(1, ROUNDS):
+            there = content & (into == position) & (into != position).any(-1, keepdim=True)
+            place = (into + row).view(-1)
+            total = own.new_zeros(b * n, own.shape[-1]).index_add(0, place, (own * size[..., None]).flatten(0, 1))
+            # the length of a sum or a mean is of no matter to its cosines
+            step, again = match(total.view_as(own), there, strength, evidence.fewest)
+            into, compared = step.gather(1, into), compared + again
+        selection, merged = assign(into, size, evidence.lengths)
+    return Decision(selection, merged=merged, work=compared * evidence.key.shape[1])
