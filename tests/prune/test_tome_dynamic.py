@@ -30,9 +30,9 @@ def test_tome_dynamic(farthest: float, head: int, tail: int, fewest: int) -> Non
     torch.testing.assert_close(out, torch.tensor([row for rows in expected for row in rows], dtype=torch.float64))
     assert (decision.merged.tolist(), decision.work.tolist()) == (merged, compared)  # type: ignore[union-attr]
     assert any(merged) == (farthest > 0.1)
-    most = [min(n, max(fewest, -(-n // 4))) for n in (len(i.content) for i in instances)]
+    halved = [min(n, max(fewest, -(-n // 2**ROUNDS))) for n in (len(i.content) for i in instances)]
     if farthest == 2.0:  # nothing is farther: every token that can goes
-        assert [len(rows) - head - tail for rows in expected] == most
+        assert [len(rows) - head - tail for rows in expected] == halved
 
 
 def test_by_hand() -> None:
@@ -55,7 +55,7 @@ def test_an_input_that_is_all_alike_keeps_fewer() -> None:
     plain, rich = batch([29, 29])
     plain = replace(plain, key=torch.ones_like(plain.key))  # type: ignore[arg-type]
     kept = tome_dynamic(evidence([plain, rich]), 0.05).selection.lengths - 1
-    assert kept[0] == 8 and kept[1] > 20
+    assert kept[0] == 4 and kept[1] > 20
 
 
 def test_without_sizes_every_token_counts_once() -> None:

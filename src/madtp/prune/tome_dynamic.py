@@ -12,7 +12,7 @@ from madtp.prune.step import Decision, Evidence
 from madtp.prune.threshold import highest
 from madtp.prune.tome import proposals
 
-ROUNDS = 2  # of matching in a block: one halves the tokens at most
+ROUNDS = 3  # of matching in a block: one halves the tokens at most
 
 
 def sees(tower: str, block: int, depth: int) -> bool:
@@ -53,9 +53,9 @@ def match(
 
 
 def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) -> Decision:
-    """All pairs of ToMe's matching whose keys are nearer than `strength` become one, twice over.
+    """All pairs of ToMe's matching whose keys are nearer than `strength` become one, in `ROUNDS` rounds.
 
-    `strength` is a cosine distance, the same in every block. A second round matches what the first has left, each
+    `strength` is a cosine distance, the same in every block. A further round matches what the one before has left, each
     merged token by the mean key of what it holds. Averages are weighted by size, as in ToMe.
     """
     assert evidence.key is not None, "ToMe needs the keys"
@@ -67,12 +67,14 @@ def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) ->
         position = torch.arange(n, device=own.device)
         row = torch.arange(b, device=own.device)[:, None] * n
         into, compared = match(own, content, strength, evidence.fewest)
+        lost = into != position
         for _ in range(1, ROUNDS):
-            there = content & (into == position) & (into != position).any(-1, keepdim=True)
+            # an instance that lost nothing would lose nothing again
+            there = content & (into == position) & lost.any(-1, keepdim=True)
             place = (into + row).view(-1)
             total = own.new_zeros(b * n, own.shape[-1]).index_add(0, place, (own * size[..., None]).flatten(0, 1))
             # the length of a sum or a mean is of no matter to its cosines
             step, again = match(total.view_as(own), there, strength, evidence.fewest)
-            into, compared = step.gather(1, into), compared + again
+            into, lost, compared = step.gather(1, into), step != position, compared + again
         selection, merged = assign(into, size, evidence.lengths)
     return Decision(selection, merged=merged, work=compared * evidence.key.shape[1])
