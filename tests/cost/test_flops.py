@@ -241,7 +241,6 @@ def test_decoder_agrees_with_torchs_counter(temperature: float | None, generator
         ("class_attention", 0.3),
         ("random", 0.3),
         ("tome", 0.2),
-        ("tome_dynamic", 2.0),  # every pair goes, so all pictures keep as many
         ("crossget", 0.2),
         ("elip", 0.4),
         ("madtp_no_self", 30.0),
@@ -262,12 +261,27 @@ def test_every_method_agrees_with_torchs_counter(
     assert (shape_of(model).semantic > 0) == METHODS[method].guided
     for tower in ("vision", "text"):
         pruned = [bool((block.tokens_out < block.tokens_in).any()) for block in trace.tower(tower)]
-        acts = tower == "vision" or method not in ("elip", "tome_dynamic")
+        acts = tower == "vision" or method != "elip"
         assert pruned == [acts and i >= first_block for i in range(len(pruned))]
     expected = counted(lambda: model.encode(**inputs)) + unseen(model, trace)
     assert 1e9 * float(run.total.sum()) == pytest.approx(expected, rel=1e-9)
     model.temperature = None
     assert 1e9 * float(full.total.sum()) == pytest.approx(counted(lambda: model.encode(**inputs)), rel=1e-9)
+
+
+@pytest.mark.parametrize("distance", [0.1, 0.4, 2.0])
+def test_merging_by_a_threshold_agrees_with_torchs_counter(distance: float, generator: torch.Generator) -> None:
+    """One picture, so that there is no padding: every comparison that is made is charged, and no other."""
+    model = tiny_model(stock=False, temperature=distance, method="tome_dynamic", attention="dense")
+    batch = batch_of(without_lone_words(tiny_examples(generator, 5, most_questions=1))[:1])
+    inputs = {k: v for k, v in batch.items() if not k.startswith("decoder")}
+    trace = model.encode(**inputs).trace
+    left = [int(block.tokens_out) for block in trace.tower("vision")]
+    assert left[-1] < 49 and (left[0] == 7) == (distance == 2.0)
+    assert all(block.work is None for block in trace.tower("text"))
+    run, _ = cost(model, trace)
+    expected = counted(lambda: model.encode(**inputs)) + unseen(model, trace)
+    assert 1e9 * float(run.total.sum()) == pytest.approx(expected, rel=1e-9)
 
 
 def test_smaller_pictures_agree_with_torchs_counter(generator: torch.Generator) -> None:
