@@ -45,14 +45,10 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    method: common.MethodOption = None,
     semantic_tokens: Annotated[
         int | None,
-        typer.Option(
-            "--semantic-tokens",
-            min=1,
-            help="So many fresh ones (K): the more, the less a model without training must prune.",
-            show_default=False,
-        ),
+        typer.Option("--semantic-tokens", min=1, help="So many fresh ones: more can prune less.", show_default=False),
     ] = None,
     text_tokens: Annotated[
         int, typer.Option("--text-tokens", min=3, help="Tokens of every text, and of the captions generated.")
@@ -99,7 +95,7 @@ def bench(
     place, number = common.pick_device(device), number_type(dtype)
     if threads is not None:
         torch.set_num_threads(threads)
-    network = ready(_network(preset, name, seed, semantic_tokens), place, dtype)
+    network = ready(_network(preset, name, seed, method, semantic_tokens), place, dtype)
     kind = kind_of(network)
     check_text(text_tokens, network.config)
 
@@ -170,13 +166,18 @@ def parse_sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
-def _network(preset: str | None, name: str, seed: int, semantic_tokens: int | None) -> Any:
+def _network(preset: str | None, name: str, seed: int, method: str | None, semantic_tokens: int | None) -> Any:
     import torch
 
     from madtp.model.load import load
     from madtp.model.presets import build
+    from madtp.prune import METHODS
 
+    if method in METHODS and METHODS[method].weights:
+        raise InputError(f"{method} takes weights out", "--method", "`madtp compare` times such a model")
     network = build(name, seed) if preset else load(name)
+    if method is not None:
+        network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
     if semantic_tokens is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

@@ -23,15 +23,7 @@ def calibrate(
     reduction: BudgetsOption,
     out: common.OutOption,
     task: common.TaskOption = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            "--method",
-            help="Change the method.",
-            show_default=False,
-            autocompletion=common.one_of(*common.METHOD_NAMES),
-        ),
-    ] = None,
+    method: common.MethodOption = None,
     split: Annotated[
         str,
         typer.Option(

@@ -52,6 +52,10 @@ DataOption = Annotated[
         "--data", help="Folder or file (docs/data.md), or scenes[:SEED[:N_TRAIN]] (generated).", show_default=False
     ),
 ]
+MethodOption = Annotated[
+    str | None,
+    typer.Option("--method", help="Change the method.", show_default=False, autocompletion=one_of(*METHOD_NAMES)),
+]
 OutOption = Annotated[Path, typer.Option("--out", help="Output folder.", show_default=False)]
 BatchOption = Annotated[int, typer.Option("--batch-size", min=1, help="Images a batch.")]
 DeviceOption = Annotated[
