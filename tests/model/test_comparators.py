@@ -74,6 +74,22 @@ def test_what_looks_at_merged_patches_sees_all_of_them(kind: str, dtype: torch.d
 
 
 @torch.no_grad()
+def test_a_decoder_sees_all_words_of_a_merged_one() -> None:
+    """As if each merged state of a question stood there as often as it holds words."""
+    model = nano("vqa", method="tome", temperature=0.3).double()
+    given = random_inputs("vqa", model.config, 3, 11)
+    encoded = model.encode(given["input_ids"], given["pixel_values"].double())
+    question, ids = encoded.question, torch.tensor([[5, 7, 11]])
+    assert question.size is not None and bool((question.size > 1).any())
+    states, mask = encoded.states()
+    for i, times in enumerate(question.size.long().split(question.lengths.tolist())):
+        one, more = states[i : i + 1], mask[i : i + 1]
+        merged = model.text_decoder(input_ids=ids, encoder_hidden_states=one, encoder_attention_mask=more).logits
+        every = question.instance(i).repeat_interleave(times, 0)[None]
+        torch.testing.assert_close(merged, model.text_decoder(input_ids=ids, encoder_hidden_states=every).logits)
+
+
+@torch.no_grad()
 def test_tome_takes_the_same_number_from_every_block(generator: torch.Generator) -> None:
     trace = tiny_model(method="tome", temperature=7 / 49).double().encode(**inputs(generator)).trace
     assert [(b.tokens_in[0].item(), b.tokens_out[0].item()) for b in trace.tower("vision")] == [

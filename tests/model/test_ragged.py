@@ -47,6 +47,30 @@ def test_other_vectors_for_the_same_tokens() -> None:
     assert y.values.tolist() == (x.values * 2).tolist()
 
 
+def test_sizes_stay_with_their_tokens() -> None:
+    x = example()
+    x = Ragged(x.values, x.lengths, torch.tensor([1.0, 2, 3, 5, 7, 11]))
+    assert x.bias().tolist() == x.size.log().tolist() and example().bias() is None  # type: ignore[union-attr]
+    assert x.with_values(x.values * 2).size is x.size
+    assert x.select(torch.tensor([2, 0])).size.tolist() == [5, 7, 11, 1, 2]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("sized", [True, False])
+def test_apart_and_together_again(sized: bool) -> None:
+    x, cpu = example(), torch.device("cpu")
+    if sized:
+        x = Ragged(x.values, x.lengths, torch.tensor([1.0, 2, 3, 5, 7, 11]))
+    parts = x.split()
+    assert [part.lengths.tolist() for part in parts] == [[2], [1], [3]]
+    y = Ragged.join(parts, cpu)
+    assert torch.equal(y.values, x.values) and torch.equal(y.lengths, x.lengths)
+    assert (y.size is None) != sized and (y.size is None or torch.equal(y.size, x.size))  # type: ignore[arg-type]
+    assert Ragged(x.values[:0], x.lengths[:0]).split() == []
+    if sized:  # a picture seen dense beside pruned ones
+        mixed = Ragged.join([parts[2], example().split()[0]], cpu)
+        assert mixed.size.tolist() == [5, 7, 11, 1, 1]  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize(
     "mask",
     [

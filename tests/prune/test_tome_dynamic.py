@@ -58,6 +58,17 @@ def test_an_input_that_is_all_alike_keeps_fewer() -> None:
     assert kept[0] == 4 and kept[1] > 20
 
 
+def test_nothing_to_merge() -> None:
+    made = evidence(batch([0, 1]))
+    assert tome_dynamic(made, 2.0).selection.lengths.tolist() == [1, 2]
+    per_token = {
+        name: getattr(made, name)[:0] for name in ("class_row", "output_norm", "column", "affinity", "key", "size")
+    }
+    none = torch.zeros(0, dtype=torch.long)
+    nobody = replace(made, lengths=none, entered=none, **per_token)
+    assert tome_dynamic(nobody, 2.0).selection.lengths.tolist() == []
+
+
 def test_without_sizes_every_token_counts_once() -> None:
     made = evidence(instances := batch())
     ones = replace(made, size=torch.ones_like(made.column))

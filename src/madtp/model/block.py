@@ -131,9 +131,10 @@ class Pruner:
         method = self.acting(block)
         return self.rows if method is not None and "attention" in method.needs else None
 
-    def mean_key(self, key: Tensor) -> Tensor | None:
-        """`[t, d]` the mean over heads of a block's keys `[t, h, d]`, if the method reads it."""
-        return key.mean(1) if self.method is not None and "key" in self.method.needs else None
+    def mean_key(self, block: int, key: Tensor) -> Tensor | None:
+        """`[t, d]` the mean over heads of a block's keys `[t, h, d]`, if its method reads it."""
+        method = self.acting(block)
+        return key.mean(1) if method is not None and "key" in method.needs else None
 
     def bias(self) -> Tensor | None:
         """`[t]` what a key's scores get more: the logarithm of the tokens it stands for (ToMe); None = nothing."""

@@ -48,7 +48,7 @@ class MadtpCLIPEncoderLayer(PrunedBlock, CLIPEncoderLayer):
             backend=backend,
             dropout=own.dropout if self.training else 0.0,
         )
-        mean_key = pruner.mean_key(key)
+        mean_key = pruner.mean_key(self.index, key)
         del normed, query, key, value  # nothing that is not needed any more lies beside what comes
         affinity = pruner.guide(x, self.index)
         x = x.with_values(x.values + own.out_proj(output.flatten(1)))

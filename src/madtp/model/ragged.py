@@ -17,7 +17,8 @@ class Ragged:
     Attributes:
         values: `[t, c]`.
         lengths: `[b]` tokens of each instance, int64 on the CPU: loops and shapes need them there.
-        size: `[t]` original tokens that each stands for, as who attends to them weighs them; None = one each.
+        size: `[t]` original tokens that each stands for, for whoever attends to them (texts and
+            decoders); None = one each, or nobody does.
     """
 
     values: Tensor
@@ -92,15 +93,14 @@ class Ragged:
         """Each instance as a batch of its own, on the CPU."""
         lengths = self.lengths.tolist()
         sizes = [None] * len(lengths) if self.size is None else self.size.cpu().split(lengths)
-        parts = zip(self.values.cpu().split(lengths), self.lengths.split(1), sizes, strict=True)
+        parts = zip(self.values.cpu().split(lengths), self.lengths.split([1] * len(lengths)), sizes, strict=True)
         return [Ragged(*part) for part in parts]
 
     @classmethod
     def join(cls, parts: Sequence["Ragged"], device: torch.device) -> "Ragged":
-        """Batches, all with sizes or all without, one after another as one on `device`."""
-        sizes = [part.size for part in parts if part.size is not None]
-        return cls(
-            torch.cat([part.values for part in parts]).to(device),
-            torch.cat([part.lengths for part in parts]),
-            torch.cat(sizes).to(device) if sizes else None,
-        )
+        """Batches, one at least, one after another as one on `device`."""
+        size = None
+        if any(part.size is not None for part in parts):
+            size = torch.cat([torch.ones(len(p.values)) if p.size is None else p.size for p in parts]).to(device)
+        values = torch.cat([part.values for part in parts]).to(device)
+        return cls(values, torch.cat([part.lengths for part in parts]), size)

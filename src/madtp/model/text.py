@@ -51,7 +51,7 @@ class MadtpBlipTextLayer(PrunedBlock, BlipTextLayer):
             dropout=dropout,
         )
         x = x.with_values(self.attention.output(output.flatten(1), x.values))
-        x = pruner.prune(self.layer_num, x, affinity, statistics, output, pruner.mean_key(k))
+        x = pruner.prune(self.layer_num, x, affinity, statistics, output, pruner.mean_key(self.layer_num, k))
         if gazes:
             x = self.look(x, gazes, "auto" if backend == "blocked" else backend)
         return x.with_values(self.feed_forward_chunk(x.values))

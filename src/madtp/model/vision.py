@@ -41,7 +41,7 @@ class MadtpBlipEncoderLayer(PrunedBlock, BlipEncoderLayer):
             backend=backend,
             dropout=self.dropout if self.training else 0.0,
         )
-        mean_key = pruner.mean_key(key)
+        mean_key = pruner.mean_key(self.index, key)
         del qkv, query, key, value  # nothing that is not needed any more lies beside what comes
         affinity = pruner.guide(x, self.index)
         x = x.with_values(x.values + own.projection(output.flatten(1)))

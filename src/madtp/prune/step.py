@@ -119,8 +119,8 @@ class Method:
 
     Attributes:
         name: as in configs and on the command line.
-        knob: what `strength` is: "temperature" (higher prunes more, not strictly), "prune_share" (in [0, 1)), or
-            "factor" (of the mean importance; above 0).
+        knob: what `strength` is: "temperature" (higher prunes more, not strictly), "prune_share" (in [0, 1)),
+            "distance" (1 - cosine, in (0, 2]), or "factor" (of the mean importance; above 0).
         guided: True if it needs the affinity to the semantic tokens.
         decide: evidence -> decision.
         bounds: `(low, high)` of useful strengths, for the budget search.

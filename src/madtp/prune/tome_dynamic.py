@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from madtp.prune.assign import assign
+from madtp.prune.merge import Selection
 from madtp.prune.step import Decision, Evidence
 from madtp.prune.threshold import highest
 from madtp.prune.tome import proposals
@@ -61,6 +62,8 @@ def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) ->
     assert evidence.key is not None, "ToMe needs the keys"
     content = evidence.content()
     b, n = content.shape
+    if not n:
+        return Decision(Selection(lengths=evidence.lengths))
     with torch.no_grad():
         own = evidence.padded(evidence.key)
         size = own.new_ones(b, n) if evidence.size is None else evidence.padded(evidence.size)
@@ -69,6 +72,8 @@ def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) ->
         into, compared = match(own, content, strength, evidence.fewest)
         lost = into != position
         for _ in range(1, ROUNDS):
+            if not bool(lost.any()):
+                break
             # an instance that lost nothing would lose nothing again
             there = content & (into == position) & lost.any(-1, keepdim=True)
             place = (into + row).view(-1)

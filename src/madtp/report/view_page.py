@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from madtp.prune import METHODS
 from madtp.report.draw_claims import claims_in_words, claims_of
 from madtp.report.draw_kept import LEGEND, WORDS_LEGEND, answers, heaviest
 from madtp.report.html import block_figure, data_url, document, scroll_table, settings_table, shrunk
@@ -18,6 +19,7 @@ _WHAT = {
     "retrieval": "Caption",
     "caption": "Picture to be captioned",
 }
+_KNOBS = {"prune_share": "share pruned a block", "distance": "cosine distance merged"}  # others go by their name
 
 
 def view_page(view: View, drawings: Sequence[Drawing], settings: Mapping[str, Any]) -> str:
@@ -58,7 +60,8 @@ def _answers(view: View) -> str:
             f"<li class='card'><span class='soft'>{escape(name)}</span><strong>{escape(answer)}</strong>{marked}"
             f"<span>{escape(cost)}</span></li>\n"
         )
-    temperature = f"{'temperature' if view.method == 'madtp' else 'share pruned a block'} {view.temperature:.4g}"
+    knob = METHODS[view.method].knob
+    temperature = f"{_KNOBS.get(knob, knob)} {view.temperature:.4g}"
     cards.append(
         f"<li class='card'><span class='soft'>measured</span><strong>{100 * view.reduction:.0f}% fewer GFLOPs</strong>"
         f"<span class='soft'>{escape(temperature)}: {escape(view.how)}</span></li>\n"
