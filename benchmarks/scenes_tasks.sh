@@ -55,8 +55,12 @@ retrieval() {
         --momentum 0.99 --queue 2048 "${same[@]}"
     train retrieval-dense --model "$out/retrieval-start" --epochs 2 --lr 4e-4 "${plain[@]}" "${same[@]}"
     compress retrieval-half --model "$out/retrieval-dense" --reduction 0.51 --epochs 12 --lr 5e-4 "${plain[@]}" "${same[@]}"
+    compress retrieval-merged-fifth --method tome_dynamic --model "$out/retrieval-dense" --reduction 0.81 --epochs 4 --lr 5e-4 \
+        "${plain[@]}" "${same[@]}"
     compress retrieval-fifth --model "$out/retrieval-dense" --reduction 0.81 --epochs 16 --lr 5e-4 \
         --straight-through 0.3 "${plain[@]}" "${same[@]}"
+    $madtp evaluate --model "$out/retrieval-merged-fifth" --data scenes --split test --k-test 0 --json \
+        >"$out/retrieval-merged-fifth.json"
     judge retrieval --k-test 0
 }
 clip() {

@@ -16,7 +16,7 @@ from madtp.evaluate import batches, evaluate
 from madtp.task.registry import make_task, task_name
 
 source, data = [*sys.argv[1:], *["src/madtp/assets/demo-vqa", "scenes"][len(sys.argv) - 1 :]]
-METHODS, REDUCTION = ("madtp", "class_attention", "tome", "random"), 0.5
+METHODS, REDUCTION = ("madtp", "class_attention", "tome", "tome_dynamic", "random"), 0.5
 
 model, processor = madtp.load(source).eval(), madtp.load_processor(source)
 task = make_task(task_name(model), processor)
