@@ -73,6 +73,16 @@ def test_what_looks_at_merged_patches_sees_all_of_them(kind: str, dtype: torch.d
         torch.testing.assert_close(merged, dense[name], rtol=0, atol=1e-9 if dtype == torch.float64 else 2e-5)
 
 
+@pytest.mark.parametrize(
+    ("tower", "temperature", "reads"), [("vision", 0.1, True), ("vision", None, False), ("text", 0.1, False)]
+)
+def test_keys_are_averaged_only_where_they_are_read(tower: str, temperature: float | None, reads: bool) -> None:
+    """The dense form that others are timed against has no work of the method's."""
+    model = tiny_model(method="tome_dynamic", temperature=temperature)
+    pruner = model._pruner(tower, Trace(), gather=False, provenance=False)
+    assert (pruner.mean_key(0, torch.ones(7, 3, 5)) is not None) == reads
+
+
 @torch.no_grad()
 def test_a_decoder_sees_all_words_of_a_merged_one() -> None:
     """As if each merged state of a question stood there as often as it holds words."""

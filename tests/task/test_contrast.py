@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from madtp.errors import InputError
+from madtp.model.ragged import Ragged
 from madtp.task.contrast import MomentumContrast
+from madtp.task.gather import gather_ragged
 from madtp.task.negatives import draw_negatives
 from madtp.task.pair_queue import PairQueue
 from model.tiny import TEXT_DEPTH, VISION_DEPTH
@@ -162,6 +164,12 @@ def test_the_trace_is_of_the_true_pairs(method: str, strength: float) -> None:
     assert any(bool((b.tokens_out < b.tokens_in).any()) for b in trace.blocks)
     counted = [x for b in trace.blocks for x in (b.merged, b.work, b.threshold) if x is not None]
     assert counted and all(len(x) == PAIRS for x in counted), "what the cost is computed from"
+
+
+def test_sizes_are_gathered_with_their_tokens() -> None:
+    tokens = Ragged(torch.arange(6.0).view(3, 2), torch.tensor([1, 2]), torch.tensor([3.0, 1, 5]))
+    together = gather_ragged(tokens)
+    assert torch.equal(together.size, tokens.size) and torch.equal(together.values, tokens.values)
 
 
 @torch.no_grad()
