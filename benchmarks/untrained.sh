@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The table of docs/comparison.md without training: dense models of generated scenes, every method at the same budgets.
 #   benchmarks/untrained.sh SCENES OUT [NAME...]   (SCENES: OUT of scenes_tasks.sh; names: vqa reasoning caption retrieval clip)
-# vqa is the bundled model. A quarter of an hour on one core each.
+# vqa is the bundled model. A quarter of an hour on one core each; retrieval, which ranks anew by its matching head, one hour.
 set -euo pipefail
 scenes=$1 out=$2
 names=${*:3}
