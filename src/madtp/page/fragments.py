@@ -10,8 +10,8 @@ from madtp.report.table import amount, percent
 from madtp.report.view import patch_overlay
 
 LEGEND = (
-    "Clear patches inside the orange line are kept as themselves. Hatched ones were merged into one token; the darker, "
-    "the less weight they carry in it."
+    "Clear patches inside the orange line are kept as themselves. Hatched ones were merged; the darker, "
+    "the less weight they carry in the merged token."
 )
 SIDE = 320  # pixels of a picture
 

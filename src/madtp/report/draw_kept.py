@@ -23,12 +23,10 @@ WHOLE, FRAME, GAP, LINE_HEIGHT = 2.0, 1.45, 0.12, 0.24  # inches
 MOST_ABREAST = 6
 HATCHED: dict[str, Any] = {"facecolor": LINE, "edgecolor": MERGED, "linewidth": 0, "hatch": "////", "alpha": 0.45}
 LEGEND = (
-    "Clear patches inside the orange line are kept as themselves. Hatched ones were merged into one token; "
-    "the darker, the less weight they carry in it, at most the share under the picture."
+    "Clear patches inside the orange line are kept as themselves. Hatched ones were merged; "
+    "the darker, the less weight they carry in the merged token, at most the share under the picture."
 )
-WORDS_LEGEND = (
-    "Framed words are kept as themselves. Hatched ones were merged into one token, with the weight they carry."
-)
+WORDS_LEGEND = "Framed words are kept as themselves. Hatched ones were merged, with the weight they carry."
 
 
 def abreast(blocks: int) -> int:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 STRIPS = (
     "Each strip shows the picture after every block of the image tower. Clear patches inside the orange line are "
-    "kept as themselves. Hatched patches were merged into one token; the darker, the less weight they carry in it "
+    "kept as themselves. Hatched patches were merged; the darker, the less weight they carry in the merged token "
     "(within one picture)."
 )
 
