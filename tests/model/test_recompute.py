@@ -14,7 +14,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "retrieval": {"queue": 5, "momentum": 0.9},
     "clip": {"queue": 5, "momentum": 0.9},
 }
-STRENGTH = {"temperature": 5.0, "prune_share": 0.3, "factor": 1.0}
+STRENGTH = {"temperature": 5.0, "prune_share": 0.3, "factor": 1.0, "distance": 0.5}
 
 
 def step(kind: str, again: bool | str, distill: float = 0.0, **madtp: Any) -> dict[str, Any]:
