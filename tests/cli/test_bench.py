@@ -56,6 +56,18 @@ def test_bench_of_a_pruned_model_keeps_its_temperature(madtp: Run, model: Path) 
     assert said.code == 0 and "of ideal" in said.out and "bfloat16" in said.out and "{" not in said.out
 
 
+def test_bench_of_another_method(madtp: Run, nano: None, model: Path) -> None:
+    """It has a knob of its own, so the model's temperature is not kept; what takes weights out is not timed here."""
+    command = ("bench", "--pairs", 1, "--text-tokens", 7, "--json", "--method")
+    for which in (("--preset", "nano-clip"), ("--model", model)):
+        result = object_of(madtp(*command, "class_attention", *which, "--reduction", 0.4))
+        (row,) = result["rows"]
+        assert result["method"] == "class_attention" and 0 < row["temperature"] < 1
+        assert row["reduction"] == pytest.approx(0.4, abs=0.1)
+    assert "madtp compare" in madtp(*command, "upop", "--model", model).wrong()
+    assert "unknown pruning method 'upo'" in madtp(*command, "upo", "--model", model).wrong()
+
+
 def test_a_budget_milder_than_can_be_takes_the_mildest_and_says_so(
     madtp: Run, nano: None, caplog: pytest.LogCaptureFixture
 ) -> None:
