@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     options = parser.parse_args()
     keep_freed_memory()
-    model = _network(options.preset, options.preset, 0, 200).eval().pack_weights()
+    model = _network(options.preset, options.preset, 0, None, 200).eval().pack_weights()
     data = load_data("reasoning", "scenes", "val", limit=options.examples)
     data = replace(data, samples=tuple(replace(sample, statements=sample.statements[:1]) for sample in data))
     words = [text.text for sample in data.samples for text in sample.texts]

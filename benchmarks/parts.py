@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=9)
     options = parser.parse_args()
     keep_freed_memory()
-    model = _network(options.preset, options.preset, 0, options.semantic_tokens).eval().pack_weights()
+    model = _network(options.preset, options.preset, 0, None, options.semantic_tokens).eval().pack_weights()
     inputs: dict[str, Any] = {}
     seeds = count()
 

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--gradient-checkpointing", action="store_true", help="against the same step without it")
     options = parser.parse_args()
     keep_freed_memory()
-    model = _network(options.preset, options.preset, 0, 200)
+    model = _network(options.preset, options.preset, 0, None, 200)
     inputs: dict[str, Any] = {}
     seeds = count()
 

@@ -8,6 +8,7 @@ Backends:
     auto: sdpa where no statistics are asked for, else blocked (dense while attention dropout is active).
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,11 @@ class Rows:
     tail: int = 0
 
 
+def exact(device: str) -> AbstractContextManager[object]:
+    """Autocast off: scores and thresholds in half precision would be too coarse to tell tokens apart."""
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
 def attend(
     query: Tensor,
     key: Tensor,
@@ -83,7 +89,7 @@ def attend(
 
     Under autocast it computes in the type of its inputs all the same, statistics in float32 at least.
     """
-    with torch.autocast(query.device.type, enabled=False):
+    with exact(query.device.type):
         return _attend(query, key, value, query_lengths, key_lengths, rows, causal, bias, backend, dropout)
 
 

@@ -1,13 +1,12 @@
 """What every block of every tower shares: guidance before attention, the pruning step after, the record of both."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from madtp.model.attention import Rows, Statistics
+from madtp.model.attention import Rows, Statistics, exact
 from madtp.model.linear import FastLinear, linear
 from madtp.model.ragged import Ragged
 from madtp.prune import (
@@ -66,11 +65,6 @@ class BlockGuidance(Guidance):
     def query_map(self, tower: str, block: int) -> nn.Module:
         """The map of a tower's tokens into the semantic tokens' width, before a block."""
         return (self.vision_maps if tower == "vision" else self.text_maps)[block]
-
-
-def _exact(x: Tensor) -> AbstractContextManager[object]:
-    """Autocast off: scores and thresholds in half precision would be too coarse to tell tokens apart."""
-    return torch.autocast(x.device.type, enabled=False)
 
 
 @dataclass
@@ -153,7 +147,7 @@ class Pruner:
         guided = method is not None and method.guided
         if self.semantic is None or not (guided or self.gather):
             return None
-        with _exact(x.values):
+        with exact(x.values.device.type):
             mapped = None if self.query_map is None else self.query_map(block)
             query = x.values if mapped is None else mapped(x.values)
             affinity = linear(query, self.semantic)  # q S^T, as `madtp.prune.affinity`
@@ -189,7 +183,7 @@ class Pruner:
         decision, kept = Decision(Selection(lengths=before)), None
         if (method := self.acting(block)) is not None:
             assert self.strength is not None
-            with _exact(x.values):
+            with exact(x.values.device.type):
                 evidence = self._evidence(x, block, affinity, statistics, output, key)
                 decision = method.decide(evidence, self.strength, self.training)
                 selection = decision.selection

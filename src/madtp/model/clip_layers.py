@@ -14,7 +14,7 @@ from transformers.models.clip.modeling_clip import CLIPEncoderLayer
 
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
-from madtp.model.linear import in_parts
+from madtp.model.linear import in_parts, together
 from madtp.model.ragged import Ragged
 from madtp.model.recompute import PrunedBlock
 
@@ -34,7 +34,8 @@ class MadtpCLIPEncoderLayer(PrunedBlock, CLIPEncoderLayer):
         """`x`: tokens of every instance, the pooled token first (images) or last (texts)."""
         own, normed = self.self_attn, self.layer_norm1(x.values)
         query, key, value = (
-            part(normed).view(len(normed), own.num_heads, own.head_dim) for part in (own.q_proj, own.k_proj, own.v_proj)
+            part.view(len(normed), own.num_heads, own.head_dim)
+            for part in together((own.q_proj, own.k_proj, own.v_proj), normed)
         )
         output, statistics = attend(
             query,

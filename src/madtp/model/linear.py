@@ -6,7 +6,7 @@ rows, oneDNN 95%. Packed once, weights cost nothing to lay out however few rows 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 TYPES = (torch.float32, torch.bfloat16)
+SMALL = 1 << 18  # weights: below, as in small models, calling oneDNN costs more than it saves (30 us against 10)
 PART = 1024  # rows: 12 MB between the maps of BLIP's MLPs, and enough of them for the product's full speed
 
 if torch.backends.mkldnn.is_available():  # torch's own counter knows no formula for it
@@ -34,20 +35,31 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
         packed: the weight as `pack_weights` laid it out.
     """
     fast = (
-        not torch.is_grad_enabled()
+        _apart()
         and input.numel() > input.shape[-1]  # a single row is a matter of reading the weights
         and input.dtype is weight.dtype
-        and packable(weight)
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
+        and (packable(weight) if packed is None else weight.is_cpu)
     )
     if not fast:
         return F.linear(input, weight, bias)
-    chosen = weight if packed is None else packed
     rows = len(input)
     padded = with_spare_rows(input) if input.dim() == 2 else input
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(padded, chosen, bias, "none", [], "")
-    return out[:rows]
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight if packed is None else packed, bias, "none", [], "")
+    return out if len(out) == rows else out[:rows]
+
+
+def _apart() -> bool:
+    """True where oneDNN may be called by name: neither gradients nor autocast nor a compiler are watching."""
+    return not (torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or torch.compiler.is_compiling())
+
+
+def together(maps: Sequence[nn.Module], values: Tensor) -> list[Tensor]:
+    """What each map makes of `values [t, c]`; their rows are filled up once for all of them."""
+    rows = len(values)
+    if _apart() and values.is_cpu:
+        values = with_spare_rows(values)
+    made = [each(values) for each in maps]
+    return made if len(values) == rows else [out[:rows] for out in made]
 
 
 def with_spare_rows(values: Tensor) -> Tensor:
@@ -56,14 +68,8 @@ def with_spare_rows(values: Tensor) -> Tensor:
     oneDNN makes a kernel for every number of rows, half a millisecond each, and ragged batches would have a new number
     almost every time.
     """
-    rows = len(values)
-    more = spare_rows(rows) if _computes(values.dtype) else 0
-    if not more:
-        return values
-    out = values.new_empty(rows + more, *values.shape[1:])
-    out[:rows] = values
-    out[rows:] = 0
-    return out
+    more = spare_rows(len(values)) if _computes(values.dtype) else 0
+    return F.pad(values, (0, 0, 0, more)) if more else values
 
 
 def spare_rows(rows: int) -> int:
@@ -96,10 +102,13 @@ def in_parts(work: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
 
 
 def packable(weight: Tensor) -> bool:
-    """True if oneDNN takes the weight: a plain tensor on the CPU, of a type that the machine computes in; not empty."""
+    """True if oneDNN shall take the weight: a plain tensor on the CPU, of a type the machine computes in, not small.
+
+    In bfloat16 torch calls oneDNN anyway, with as many rows as there are: then small ones go our way too.
+    """
     return (
-        weight.numel() > 0
-        and weight.device.type == "cpu"
+        weight.numel() >= (SMALL if weight.dtype is torch.float32 else 1)
+        and weight.is_cpu
         and type(weight) in (Tensor, nn.Parameter)
         and _computes(weight.dtype)
     )

@@ -20,6 +20,7 @@ from transformers.models.blip.modeling_blip_text import (
 from madtp.model.attention import attend
 from madtp.model.block import Pruner
 from madtp.model.gaze import Gaze
+from madtp.model.linear import together
 from madtp.model.ragged import Ragged
 from madtp.model.recompute import PrunedBlock
 
@@ -37,7 +38,7 @@ class MadtpBlipTextLayer(PrunedBlock, BlipTextLayer):
         """`x`: texts, pooled token first; `gazes`: the images they look at, none without cross-attention."""
         affinity = pruner.guide(x, self.layer_num)
         own = self.attention.self
-        q, k, v = (_heads(part(x.values), own) for part in (own.query, own.key, own.value))
+        q, k, v = (_heads(part, own) for part in together((own.query, own.key, own.value), x.values))
         dropout = own.dropout.p if self.training else 0.0
         output, statistics = attend(
             q,
@@ -72,10 +73,11 @@ def cross_attend(attention: BlipTextSelfAttention, x: Ragged, gaze: Gaze, backen
     query, image = _heads(attention.query(x.values), attention), gaze.image
     # the texts of one image are one run of queries over its keys
     place = None if gaze.order is None else x.positions(gaze.order)
+    key, value = (_heads(part, attention) for part in together((attention.key, attention.value), image.values))
     seen, _ = attend(
         query if place is None else query.index_select(0, place),
-        _heads(attention.key(image.values), attention),
-        _heads(attention.value(image.values), attention),
+        key,
+        value,
         gaze.queries(x.lengths),
         image.lengths,
         bias=image.bias(),

@@ -135,33 +135,32 @@ def select(
     before = lengths.to(device)
     position = torch.arange(n, device=device)
     stay = (position < before[:, None]) & ~drop
-    last = (content * position).amax(-1)
+    last = (content * position).amax(-1, keepdim=True)
     # Two slots a position, the token's own and one behind it for a merged token, give the output in order.
-    slot = torch.zeros(b, n, 2, dtype=torch.bool, device=device)
-    slot[..., 0] = stay
-    slot[torch.arange(b, device=device), last, 1] = pruned
+    slot = torch.stack([stay, (position == last) & pruned[:, None]], -1)
     chosen = slot.view(-1).nonzero().view(-1)
-    token = chosen.div(2, rounding_mode="floor")
-    shift = start_of(before) - torch.arange(b, device=device) * n  # padded position -> packed position
-    merged = (chosen % 2 == 1).nonzero().view(-1)
+    token = chosen >> 1
+    merged = (chosen & 1).nonzero().view(-1)
     gone = drop.view(-1).nonzero().view(-1)
-    instance = gone.div(n, rounding_mode="floor")
     number = pruned.cumsum(0) - 1  # of an instance's merged token
-    target = number.index_select(0, instance)
+    target = number.index_select(0, gone // n)
     raw = weight.reshape(-1).index_select(0, gone)
-    total = raw.new_zeros(merged.shape[0]).index_add(0, target, raw)
+    total = raw.new_zeros(len(merged)).index_add(0, target, raw)
     gates = None
     if gate is not None:
-        merges = pruned.index_select(0, token.div(n, rounding_mode="floor"))
-        free = (keep.view(-1).index_select(0, token) & merges & (chosen % 2 == 0)).nonzero().view(-1)
+        merges = pruned.index_select(0, token // n)
+        free = (keep.view(-1).index_select(0, token) & merges & (chosen & 1 == 0)).nonzero().view(-1)
         where = token.index_select(0, free)
-        beside = number.index_select(0, where.div(n, rounding_mode="floor"))
+        beside = number.index_select(0, where // n)
         gates = Gate(free, beside, gate.reshape(-1).index_select(0, where))
+    if b * n > int(lengths.sum()):  # else padded positions are packed ones
+        shift = start_of(before) - torch.arange(b, device=device) * n
+        token, gone = (place + shift.index_select(0, place // n) for place in (token, gone))
     return Selection(
         lengths=(stay.sum(-1) + pruned).cpu(),
-        index=token + shift.index_select(0, token.div(n, rounding_mode="floor")),
+        index=token,
         merged=merged,
-        source=gone + shift.index_select(0, instance),
+        source=gone,
         target=target,
         weight=raw / denominator(total).index_select(0, target),
         gate=gates,

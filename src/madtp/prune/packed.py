@@ -1,5 +1,7 @@
 """Ragged batches without padding: tokens `[t, ...]` of all instances, one after another, and their lengths `[b]`."""
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Bool, Int, Shaped
 from torch import Tensor
@@ -22,7 +24,10 @@ def padded_index(lengths: Int[Tensor, " b"], n: int, t: int) -> Int[Tensor, " m"
 
 
 def pad(
-    values: Shaped[Tensor, "t ..."], lengths: Int[Tensor, " b"], n: int, index: Int[Tensor, " m"] | None = None
+    values: Shaped[Tensor, "t ..."],
+    lengths: Int[Tensor, " b"],
+    n: int,
+    index: Callable[[], Int[Tensor, " m"]] | None = None,
 ) -> Shaped[Tensor, "b n ..."]:
     """Packed to padded; what lies beyond an instance's length repeats some token and must be masked by the caller.
 
@@ -30,13 +35,13 @@ def pad(
         values: packed tokens, `t = lengths.sum()`.
         lengths: tokens of each instance, on the device of `values`.
         n: padded length, at least `lengths.max()`.
-        index: `padded_index(lengths, n, t)`, where it is known already.
+        index: gives `padded_index(lengths, n, t)`, for callers that keep it. Asked only where instances differ.
     """
     b = lengths.shape[0]
     if b * n == values.shape[0]:  # every instance has n tokens: padded and packed are the same memory
         return values.view(b, n, *values.shape[1:])
-    index = padded_index(lengths, n, values.shape[0]) if index is None else index
-    return values.index_select(0, index).view(b, n, *values.shape[1:])
+    places = padded_index(lengths, n, values.shape[0]) if index is None else index()
+    return values.index_select(0, places).view(b, n, *values.shape[1:])
 
 
 def unpad(padded: Shaped[Tensor, "b n ..."], lengths: Int[Tensor, " b"]) -> Shaped[Tensor, "t ..."]:

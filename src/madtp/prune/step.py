@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from madtp.prune.merge import Selection, select
-from madtp.prune.packed import pad, padded_index, valid
+from madtp.prune.packed import pad, padded_index
 from madtp.prune.score import EPS, class_score, self_score, token_importance, token_score
 from madtp.prune.threshold import keep_above, threshold
 
@@ -66,13 +66,12 @@ class Evidence:
 
     def padded(self, values: Float[Tensor, "t *c"]) -> Float[Tensor, "b n *c"]:
         """`values` in the padded layout that scores are computed in, float32 at least."""
-        return pad(_wide(values), self._lengths, self._n, self._index)
+        return pad(_wide(values), self._lengths, self._n, lambda: self._index)
 
     def content(self) -> Bool[Tensor, "b n"]:
         """Which padded positions hold a token that may be pruned."""
-        mask = valid(self._lengths - self.tail, self._n)
-        mask[:, : self.head] = False
-        return mask
+        position = torch.arange(self._n, device=self.device)
+        return (position >= self.head) & (position < (self._lengths - self.tail)[:, None])
 
     @cached_property
     def claims(self) -> Float[Tensor, "b n k"]:
@@ -91,7 +90,7 @@ class Evidence:
 
 
 def _wide(values: Tensor) -> Tensor:
-    return values if values.dtype == torch.float64 else values.float()
+    return values if values.dtype in (torch.float32, torch.float64) else values.float()
 
 
 @dataclass(frozen=True)
