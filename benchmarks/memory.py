@@ -184,7 +184,7 @@ def main() -> None:
         parser.add_argument(name, nargs=2, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if shards := options.indexed or options.streamed:
-        return load_shards(*shards, streamed=bool(options.streamed))
+        return load_shards(shards[0], shards[1], streamed=bool(options.streamed))
     if options.prepare or options.load:
         load_epoch(*options.load) if options.load else prepare(options.prepare, options.samples)
         return

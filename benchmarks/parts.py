@@ -57,7 +57,8 @@ def instrument(model: Any, clock: Clock) -> None:
             kind = "mlp" if ".mlp." in name or "intermediate" in name or ".output.dense" in name else "projections"
             if "attention.output" in name:
                 kind = "projections"
-            module.forward = clock.timed(lambda *_, part=f"{tower} {kind}": part, module.forward)
+            instrumented: Any = module
+            instrumented.forward = clock.timed(lambda *_, part=f"{tower} {kind}": part, module.forward)
     for where, tower in ((vision, "vision"), (text, "text"), (clip_layers, "clip")):
         patch.object(where, "attend", clock.timed(lambda *_, part=f"{tower} attention": part, where.attend)).start()
     for step in ("guide", "prune"):

@@ -5,7 +5,7 @@ python benchmarks/performance_tables.py OUT
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(text)] if text.startswith("{\n") else [json.loads(line) for line in text.splitlines()]
 
 
-def table(head: list[str], rows: list[list[object]]) -> str:
+def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
     """Markdown; numbers to the right."""
     rule = [":--" if i == 0 else "--:" for i in range(len(head))]
     return "\n".join("| " + " | ".join(map(str, row)) + " |" for row in [head, rule, *rows])

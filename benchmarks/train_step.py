@@ -9,6 +9,7 @@ Full-size image tower and question encoder with random weights on noise; the los
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import count
 from statistics import median
 from typing import Any
@@ -64,9 +65,7 @@ def main() -> None:
             for name, at in (("dense", None), ("pruned", strength)):
                 print(json.dumps(_checkpointed(model, step, at, name, options) | settings()), flush=True)
             continue
-        times = time_pairs(
-            lambda: step(None), lambda strength=strength: step(strength), pairs=options.pairs, before=renew
-        )
+        times = time_pairs(partial(step, None), partial(step, strength), pairs=options.pairs, before=renew)
         row = {
             "preset": options.preset,
             "batch_size": options.batch_size,
@@ -86,7 +85,7 @@ def _checkpointed(model: Any, step: Callable[[Any], None], strength: Any, name: 
         step(strength)
 
     run(False)  # gradients and the optimiser's moments are there from here on
-    peaks = [peak_bytes(lambda on=on: run(on)) for on in (False, True)]
+    peaks = [peak_bytes(partial(run, on)) for on in (False, True)]
     times = time_pairs(lambda: run(False), lambda: run(True), pairs=options.pairs)
     return {
         "preset": options.preset,

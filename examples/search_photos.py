@@ -9,6 +9,7 @@ Indexing again looks only at photos that are new or have changed.
 import argparse
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,7 @@ def index(model: str, photos: Path, file: Path, batch_size: int = 32) -> None:
     print(f"{file}: {len(names)} photos, {new} of them new or changed")
 
 
-def features(pipe: RetrievalPipeline, fresh: list) -> dict[str, np.ndarray]:
+def features(pipe: RetrievalPipeline, fresh: list[tuple[str, Any]]) -> dict[str, np.ndarray]:
     """Name -> feature of length 1."""
     from madtp.answer import see
 
