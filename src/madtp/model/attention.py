@@ -77,7 +77,7 @@ def attend(
         key_lengths: `[b]` keys of each instance, CPU.
         rows: asks for `Statistics` of self-attention, saying which rows they read.
         causal: self-attention in which a query sees its own and earlier keys only.
-        bias: `[s]` added to the scores of each key, without a gradient. "blocked" knows none; another does its work.
+        bias: `[s]` added to the scores of each key, without a gradient.
         backend: see the module's text.
         dropout: probability of dropping an attention probability; the statistics are taken before it.
 
@@ -111,8 +111,6 @@ def _attend(
         raise ValueError("causal attention is self-attention: every query needs a key of its own")
     if not query.shape[1]:  # all heads have been taken out
         return query, None
-    if bias is not None and backend in ("auto", "blocked"):
-        backend = "dense" if rows is not None else "sdpa"
     if backend == "auto":
         backend = "dense" if dropout and rows is not None else "blocked" if rows is not None else "sdpa"
     if backend == "dense":
@@ -120,7 +118,7 @@ def _attend(
     if backend == "blocked":
         if dropout:
             raise ValueError("attention backend 'blocked' has no dropout; use 'dense' or 'auto'")
-        out, class_row, column = blocked(query, key, value, query_lengths, key_lengths, rows, causal)
+        out, class_row, column = blocked(query, key, value, query_lengths, key_lengths, rows, causal, bias)
         return out, None if rows is None else Statistics(class_row, column)
     if rows is not None:
         raise ValueError("attention backend 'sdpa' gives no statistics; use 'blocked', 'dense' or 'auto'")

@@ -28,12 +28,13 @@ def blocked(
     key_lengths: Tensor,
     rows: "Rows | None",
     causal: bool = False,
+    bias: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Output `[t, h, d]`, class row `[t, h]` and column `[t]` (the last two empty without `rows`); see `attend`."""
     limit = CPU_BLOCK if query.device.type == "cpu" else GPU_BLOCK
     heads = query.shape[1]
     chunks = plan(query_lengths, key_lengths, heads, query.device, limit)
-    work = [_Work(chunk, rows, max(1, limit // (chunk.size * heads * chunk.key.n)), causal) for chunk in chunks]
+    work = [_Work(chunk, rows, max(1, limit // (chunk.size * heads * chunk.key.n)), causal, bias) for chunk in chunks]
     if not torch.is_grad_enabled():
         return _forward(query, key, value, work, rows is not None)
     out: tuple[Tensor, Tensor, Tensor] = _Blocked.apply(query, key, value, work, rows is not None)
@@ -48,12 +49,14 @@ def later(n: int, device: torch.device, block: slice = slice(None)) -> Tensor:
 
 @dataclass(frozen=True)
 class _Work:
-    """A chunk, which rows its statistics read, how many queries make a block, and if they see earlier keys only."""
+    """A chunk, which rows its statistics read, how many queries make a block, if they see earlier keys only, and what
+    each key's scores get more, `[s]` (None = nothing)."""
 
     chunk: Chunk
     rows: "Rows | None"
     queries: int
     causal: bool
+    bias: Tensor | None
 
     @property
     def blocks(self) -> list[slice]:
@@ -83,6 +86,11 @@ class _Work:
     def _padding(self) -> Tensor:
         """`[c, 1, 1, n]` True at padding."""
         return ~self.chunk.key.mask[:, None, None]
+
+    @cached_property
+    def _more(self) -> Tensor | None:
+        """`[c, 1, 1, n]` what the scores of the keys get more."""
+        return None if self.bias is None else self.chunk.key.take(self.bias[:, None, None]).transpose(-1, -2)
 
     def _hidden(self, block: slice) -> Tensor | None:
         """The keys that the queries of a block do not see, to be expanded to `[c, h, bq, n]`; None = they see all."""
@@ -119,14 +127,15 @@ class _Work:
     def probability(self, query: Tensor, key_t: Tensor, block: slice) -> Tensor:
         """`softmax(q k^T / sqrt(d))` `[c, h, bq, n]` of a block, float32 at least."""
         c, heads, _, width = query.shape
-        hidden = self._hidden(block)
-        if hidden is None:
+        hidden, more = self._hidden(block), self._more
+        if hidden is None and more is None:
             bias = query.new_empty(1)  # not read
-        else:  # the mask goes in with the product: one pass over the scores less
-            bias = query.new_zeros(hidden.shape).masked_fill_(hidden, float("-inf"))
+        else:  # they go in with the product: one pass over the scores less
+            bias = query.new_zeros(1) if more is None else more.to(query.dtype)
+            bias = bias if hidden is None else torch.where(hidden, float("-inf"), bias)
             bias = bias.expand(c, heads, -1, -1).flatten(0, 1)
-        part = query[:, :, block].flatten(0, 1)
-        score = torch.baddbmm(bias, part, key_t.flatten(0, 1), beta=int(hidden is not None), alpha=width**-0.5)
+        part, beta = query[:, :, block].flatten(0, 1), int(bias.dim() > 1)
+        score = torch.baddbmm(bias, part, key_t.flatten(0, 1), beta=beta, alpha=width**-0.5)
         wide = torch.promote_types(score.dtype, torch.float32)
         return torch.softmax(score, -1, dtype=wide).view(c, heads, -1, score.shape[-1])
 

@@ -5,6 +5,7 @@ from madtp.prune.baselines import class_attention, random
 from madtp.prune.crossget import crossget
 from madtp.prune.downsample import whole
 from madtp.prune.elip import elip, ends_stage
+from madtp.prune.nearest import madtp_nearest
 from madtp.prune.step import Method, madtp
 from madtp.prune.tome import tome
 from madtp.prune.tome_dynamic import sees, tome_dynamic
@@ -17,6 +18,7 @@ METHODS: dict[str, Method] = {
     method.name: method
     for method in (
         Method("madtp", "temperature", True, madtp, _TEMPERATURE),
+        Method("madtp_nearest", "temperature", True, madtp_nearest, _TEMPERATURE, _MATCHING | {"attention"}),
         Method("class_attention", "prune_share", False, class_attention, _SHARE),
         Method("random", "prune_share", False, random, _SHARE, _NOTHING),
         Method("tome", "prune_share", False, tome, _TAKEN, _MATCHING),
