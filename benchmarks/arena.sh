@@ -16,8 +16,8 @@ compare() { $madtp compare --model "$out/dense" "${same[@]}" --seeds "$seeds" --
 dense() { [ -e "$out/dense/config.json" ] || "$here/easy_vqa.sh" "$data" "$out" dense; }
 # every method at the same measured GFLOPs, as it is and trained alike
 methods() {
-    compare compare --reduction 0.51,0.81 \
-        --methods dense,downsample,random,class_attention,tome,crossget,elip,upop,madtp,madtp_robust,madtp:alignment=contrastive
+    local rivals=dense,downsample,random,class_attention,tome,tome_dynamic,crossget,elip,upop
+    compare compare --reduction 0.51,0.81 --methods "$rivals,madtp,madtp_nearest,madtp_robust,madtp:alignment=contrastive"
 }
 # MADTP with one part or setting changed
 parts() {

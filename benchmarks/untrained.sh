@@ -13,5 +13,5 @@ for name in ${names:-vqa reasoning caption retrieval clip}; do
     model=$scenes/$name-dense
     if [ "$name" = vqa ]; then model=$bundled; fi
     $madtp compare --model "$model" --data scenes --limit 200 --tune 100 --pairs 3 --reduction 0.3,0.5,0.8 \
-        --methods dense,downsample,random,class_attention,tome,tome_dynamic,madtp --out "$out/$name"
+        --methods dense,downsample,random,class_attention,tome,tome_dynamic,madtp,madtp_nearest --out "$out/$name"
 done

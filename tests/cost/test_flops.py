@@ -201,7 +201,10 @@ def unseen(model: Any, trace: Trace) -> float:
         for i, (before, after) in enumerate(zip(block.tokens_in.tolist(), block.tokens_out.tolist(), strict=True)):
             padding = longest + 1 - before  # the pooled token among it
             total += (before - after + int(merged[i])) * width * bool(merged[i]) - padding * threshold
-        if block.work is not None and model.pruning.method != "tome_dynamic":  # pairs of padding are compared too
+        if block.work is not None and model.pruning.method not in (
+            "tome_dynamic",
+            "madtp_nearest",
+        ):  # pairs of padding are compared too
             pairs = longest**2 if model.pruning.method == "crossget" else ((longest + 1) // 2) * (longest // 2)
             total += int(block.work.sum()) - len(ones) * pairs * (width // 2)
     return total
@@ -279,6 +282,19 @@ def test_merging_by_a_threshold_agrees_with_torchs_counter(distance: float, gene
     left = [int(block.tokens_out) for block in trace.tower("vision")]
     assert left[-1] < 49 and (left[0] == 7) == (distance == 2.0)
     assert all(block.work is None for block in trace.tower("text"))
+    run, _ = cost(model, trace)
+    expected = counted(lambda: model.encode(**inputs)) + unseen(model, trace)
+    assert 1e9 * float(run.total.sum()) == pytest.approx(expected, rel=1e-9)
+
+
+def test_merging_into_the_nearest_agrees_with_torchs_counter(generator: torch.Generator) -> None:
+    """One picture and one question, without padding: the tokens that go are compared with those that stay."""
+    model = tiny_model(stock=False, temperature=30.0, method="madtp_nearest", attention="dense")
+    batch = batch_of(without_lone_words(tiny_examples(generator, 5, most_questions=1))[:1])
+    inputs = {k: v for k, v in batch.items() if not k.startswith("decoder")}
+    trace = model.encode(**inputs).trace
+    assert all(int(block.work) > 0 for block in trace.blocks if block.work is not None)
+    assert {block.tower for block in trace.blocks if block.work is not None} == {"vision", "text"}
     run, _ = cost(model, trace)
     expected = counted(lambda: model.encode(**inputs)) + unseen(model, trace)
     assert 1e9 * float(run.total.sum()) == pytest.approx(expected, rel=1e-9)

@@ -307,11 +307,20 @@ def test_a_key_of_size_three_counts_as_three_keys(backend: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_a_bias_in_causal_attention_and_beside_statistics(dtype: torch.dtype) -> None:
-    qkv, n = tensors(SELF, SELF, dtype), torch.tensor(SELF)
+    qkv, n = [x.requires_grad_() for x in tensors(SELF, SELF, dtype)], torch.tensor(SELF)
     bias = torch.randn(sum(SELF), dtype=dtype)
     expected, statistics = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend="dense")
     close(attend(*qkv, n, n, bias=bias, causal=True, backend="sdpa")[0], expected)
-    other = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend="auto")[1]
-    assert statistics is not None and other is not None
-    close(other.column, statistics.column)
+    assert statistics is not None
+    weight = torch.randn(expected.shape, dtype=dtype)
+    wanted = torch.autograd.grad((expected * weight).sum() + statistics.column.square().sum(), qkv)
+    for backend in ("auto", "blocked"):
+        out, other = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend=backend)
+        assert other is not None
+        close(out, expected)
+        close(other.column, statistics.column)
+        close(other.class_row, statistics.class_row)
+        gradients = torch.autograd.grad((out * weight).sum() + other.column.square().sum(), qkv)
+        for one, two in zip(gradients, wanted, strict=True):
+            torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
     assert not torch.equal(statistics.column, attend(*qkv, n, n, causal=True, rows=Rows())[1].column)  # type: ignore[union-attr]

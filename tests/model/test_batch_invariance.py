@@ -15,6 +15,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"temperature": 1.0},
     {"temperature": 8.0},
     {"temperature": 64.0, "attention": "dense"},
+    {"temperature": 8.0, "method": "madtp_nearest"},
     {"temperature": 0.3, "method": "class_attention"},
     {"temperature": 0.3, "method": "random"},
     {"temperature": 0.15, "method": "tome"},

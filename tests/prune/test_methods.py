@@ -15,6 +15,7 @@ CASES = [
     ("madtp", 0.3),
     ("madtp", 2.0),
     ("madtp", 53.0),
+    ("madtp_nearest", 2.0),
     ("class_attention", 0.5),
     ("random", 0.5),
     ("tome", 0.3),
