@@ -305,17 +305,19 @@ def test_a_key_of_size_three_counts_as_three_keys(backend: str) -> None:
     close(attend(q, k, v, torch.tensor(QUERIES), lengths, bias=bias, backend=backend)[0], expected)
 
 
+@pytest.mark.parametrize("rows", [Rows(), Rows(1, 1)])
+@pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-def test_a_bias_in_causal_attention_and_beside_statistics(dtype: torch.dtype) -> None:
+def test_a_bias_in_causal_attention_and_beside_statistics(dtype: torch.dtype, causal: bool, rows: Rows) -> None:
     qkv, n = [x.requires_grad_() for x in tensors(SELF, SELF, dtype)], torch.tensor(SELF)
     bias = torch.randn(sum(SELF), dtype=dtype)
-    expected, statistics = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend="dense")
-    close(attend(*qkv, n, n, bias=bias, causal=True, backend="sdpa")[0], expected)
+    expected, statistics = attend(*qkv, n, n, bias=bias, causal=causal, rows=rows, backend="dense")
+    close(attend(*qkv, n, n, bias=bias, causal=causal, backend="sdpa")[0], expected)
     assert statistics is not None
     weight = torch.randn(expected.shape, dtype=dtype)
     wanted = torch.autograd.grad((expected * weight).sum() + statistics.column.square().sum(), qkv)
     for backend in ("auto", "blocked"):
-        out, other = attend(*qkv, n, n, bias=bias, causal=True, rows=Rows(), backend=backend)
+        out, other = attend(*qkv, n, n, bias=bias, causal=causal, rows=rows, backend=backend)
         assert other is not None
         close(out, expected)
         close(other.column, statistics.column)
@@ -323,4 +325,4 @@ def test_a_bias_in_causal_attention_and_beside_statistics(dtype: torch.dtype) ->
         gradients = torch.autograd.grad((out * weight).sum() + other.column.square().sum(), qkv)
         for one, two in zip(gradients, wanted, strict=True):
             torch.testing.assert_close(one, two, atol=1e-5, rtol=1e-5)
-    assert not torch.equal(statistics.column, attend(*qkv, n, n, causal=True, rows=Rows())[1].column)  # type: ignore[union-attr]
+    assert not torch.equal(statistics.column, attend(*qkv, n, n, causal=causal, rows=rows)[1].column)  # type: ignore[union-attr]

@@ -191,6 +191,7 @@ def test_parts_are_the_whole(rows: int) -> None:
         assert in_parts(work, values).requires_grad
 
 
+@pytest.mark.usefixtures("onednn_for_all")
 def test_few_numbers_of_rows() -> None:
     made = {rows + spare_rows(rows) for rows in range(1, PART + 1)}
     assert len(made) <= 64 and max(made) == PART

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from madtp.errors import InputError
 from madtp.model import precision
-from madtp.model.linear import FastLinear, hasten
+from madtp.model.linear import FastLinear, hasten, pack_weights
 from madtp.model.precision import DTYPES, number_type, quantize, ready
 from madtp.prune import Trace
 from small import KINDS, nano, nano_model
@@ -30,6 +30,16 @@ def test_ready() -> None:
     network = nano_model()
     network.large = large  # its own maps are too small
     assert ready(network, "cpu").large[0].packed is not None
+
+
+def test_what_was_laid_out_in_float32_is_let_go() -> None:
+    model = nano_model()
+    large = nn.Sequential(nn.Linear(521, 509))
+    hasten(large)
+    model.large = large
+    pack_weights(model)
+    assert model.large[0].packed is not None
+    assert quantize(model).large[0].packed is None
 
 
 def test_a_map_takes_every_row_by_itself() -> None:

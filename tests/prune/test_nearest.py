@@ -66,12 +66,12 @@ def test_each_joins_its_like_and_a_heavy_one_counts_more() -> None:
     kept = [j for j in range(1, 14) if j not in gone]
     key = one.key.clone()
     key[content] = torch.eye(13, dtype=key.dtype)[:, :5] * 0 + 1e-3
-    key[kept[0]], key[gone[0]] = torch.tensor([3.0, 0, 0, 0, 0]).double(), torch.tensor([0.5, 0.01, 0, 0, 0]).double()
+    key[kept[-1]], key[gone[0]] = torch.tensor([3.0, 0, 0, 0, 0]).double(), torch.tensor([0.5, 0.01, 0, 0, 0]).double()
     made = evidence([replace(one, key=key)])
     decision = NEAREST.decide(made, 2.0, False).selection
     assert decision.source is not None and decision.target is not None and decision.merged is not None
     where = dict(zip(decision.source.tolist(), decision.merged[decision.target].tolist(), strict=True))
-    assert where[gone[0]] == where[kept[0]]
+    assert where[gone[0]] == where[kept[-1]]
 
     def share(size: float) -> float:
         sizes = one.size.clone()  # type: ignore[union-attr]
@@ -80,6 +80,18 @@ def test_each_joins_its_like_and_a_heavy_one_counts_more() -> None:
         return float(s.weight[s.source == gone[0]])  # type: ignore[index]
 
     assert share(1.0) < share(5.0) < 1
+
+
+def test_of_no_instances() -> None:
+    made = evidence(batch())
+    per_token = {
+        name: getattr(made, name)[:0] for name in ("class_row", "output_norm", "column", "affinity", "key", "size")
+    }
+    none = torch.zeros(0, dtype=torch.long)
+    assert (
+        NEAREST.decide(replace(made, lengths=none, entered=none, **per_token), 2.0, False).selection.lengths.numel()
+        == 0
+    )
 
 
 def test_scores_learn_by_the_merge_weights() -> None:

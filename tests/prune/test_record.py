@@ -8,6 +8,14 @@ from instances import batch, evidence
 from madtp.prune import METHODS, Provenance, is_recording, record, recording
 
 
+def test_a_kept_token_that_others_are_merged_into_is_kept() -> None:
+    seen = evidence(batch())
+    one, other = (record(seen, METHODS[name].decide(seen, 2.0, False)).kept for name in ("madtp", "madtp_nearest"))
+    assert torch.equal(one, other) and not one.all()
+    dropped = record(seen, METHODS["madtp_drop"].decide(seen, 2.0, False)).kept
+    assert torch.equal(one, dropped)
+
+
 @pytest.mark.parametrize(("head", "tail"), [(1, 0), (1, 1), (2, 1)])
 @pytest.mark.parametrize("temperature", [0.3, 53.0])
 def test_a_record_is_what_the_slow_twin_computes(temperature: float, head: int, tail: int) -> None:

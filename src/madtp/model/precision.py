@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from madtp.errors import InputError
-from madtp.model.linear import FastLinear
+from madtp.model.linear import FastLinear, unpack_weights
 
 FLOAT32, BFLOAT16, INT8 = DTYPES = ("float32", "bfloat16", "int8")
 
@@ -56,5 +56,6 @@ def quantize(model: Any) -> Any:
         guides = name.startswith("madtp_guidance.")
         return isinstance(module, FastLinear) and id(module.weight) not in tied and not guides
 
+    unpack_weights(model)  # what was laid out before would be used still
     quantize_(model, Int8DynamicActivationInt8WeightConfig(), filter_fn=chosen)
     return model

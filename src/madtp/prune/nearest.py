@@ -38,7 +38,8 @@ def nearest(key: Float[Tensor, "b n d"], keep: Bool[Tensor, "b n"], goes: Bool[T
 
 def _first(mask: Bool[Tensor, "b n"]) -> Int[Tensor, "b m"]:
     """Positions where it is True, in order; of a row with fewer than the most, some others behind them."""
-    return (~mask).int().argsort(dim=-1, stable=True)[:, : int(mask.sum(-1).max())]
+    most = int(mask.sum(-1).max()) if len(mask) else 0
+    return (~mask).int().argsort(dim=-1, stable=True)[:, :most]
 
 
 def _rows(key: Float[Tensor, "b n d"], place: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:

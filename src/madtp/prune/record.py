@@ -39,7 +39,8 @@ class Record:
 
     Attributes:
         lengths: `[b]` content tokens of each instance.
-        kept: `[t]` True for a token that stays itself, False for one that is merged.
+        kept: `[t]` True for a token that stays itself, False for one that is merged. Where there is a threshold, one
+            above it that others are merged into is kept.
         scores: `[t]` by name, those that the method has: "class", "self", "token" (S_cls, S_self, S_tok), "importance"
             (TIS, or what the method ranks by).
         affinity: `[t, k]` A; None for methods without guidance.
@@ -67,8 +68,11 @@ def record(evidence: Evidence, decision: Decision) -> Record:
     content = evidence.content()
     inside = unpad(content, evidence.lengths.to(evidence.device))
     kept = torch.ones_like(inside)
-    if decision.selection.source is not None:
-        kept[decision.selection.source] = False
+    selection = decision.selection
+    if selection.source is not None:
+        kept[selection.source] = False
+    if decision.threshold is not None and decision.merged is not None and selection.index is not None:
+        kept[selection.index[selection.merged]] = True  # above the threshold, though others were merged into it
     return Record(
         lengths=evidence.lengths - evidence.head - evidence.tail,
         kept=kept[inside].cpu(),
