@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The trained tables of docs/comparison.md and docs/experiments.md on easy-VQA: every row is made from one dense model.
 #   benchmarks/arena.sh DATA OUT [SEEDS] [ROW...]
-#   (rows: dense methods parts any; with one seed about four hours on one core, methods alone two)
+#   (rows: dense methods parts any; with one seed about five hours on one core, methods alone three)
 # One thread: results then do not depend on the number of cores. Once `dense` is there, the other rows may go side by side.
 set -euo pipefail
 data=$1 out=$2 seeds=${3:-1}

@@ -11,7 +11,7 @@ from madtp.cli.train import LrOption, TextsOption, ValOption
 from madtp.errors import InputError
 
 logger = logging.getLogger(__name__)
-METHODS = "dense,downsample,random,class_attention,tome,madtp"
+METHODS = "dense,downsample,random,class_attention,tome,tome_dynamic,madtp"
 
 
 def compare(

@@ -85,7 +85,11 @@ def compress(
     ] = "cosine",
     straight_through: Annotated[
         float,
-        typer.Option("--straight-through", min=0.0, help="Weight of kept tokens' gradient to the scores; 0 = none."),
+        typer.Option(
+            "--straight-through",
+            min=0.0,
+            help="Weight of kept tokens' gradient to madtp's scores; 0 = none.",
+        ),
     ] = 0.0,
     semantic_tokens: Annotated[
         int | None,
