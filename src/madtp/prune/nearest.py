@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from madtp.prune.assign import assign
+from madtp.prune.packed import front, rows_at
 from madtp.prune.score import EPS, token_importance
 from madtp.prune.step import Decision, Evidence, judge
 
@@ -27,23 +28,13 @@ def nearest(key: Float[Tensor, "b n d"], keep: Bool[Tensor, "b n"], goes: Bool[T
         goes: tokens that look for one.
     """
     key = normalize(key, dim=-1)
-    movers, stayers = _first(goes), _first(keep)
-    likeness = _rows(key, movers) @ _rows(key, stayers).transpose(1, 2)
+    movers, stayers = front(goes), front(keep)
+    likeness = rows_at(key, movers) @ rows_at(key, stayers).transpose(1, 2)
     likeness = likeness.masked_fill(~keep.gather(1, stayers)[:, None], -torch.inf)
     into = torch.arange(key.shape[1], device=key.device).repeat(len(key), 1)
     if stayers.shape[1]:  # a padded mover goes where it would, and is not asked for
         into.scatter_(1, movers, stayers.gather(1, likeness.argmax(-1)))
     return torch.where(goes, into, torch.arange(key.shape[1], device=key.device))
-
-
-def _first(mask: Bool[Tensor, "b n"]) -> Int[Tensor, "b m"]:
-    """Positions where it is True, in order; of a row with fewer than the most, some others behind them."""
-    most = int(mask.sum(-1).max()) if len(mask) else 0
-    return (~mask).int().argsort(dim=-1, stable=True)[:, :most]
-
-
-def _rows(key: Float[Tensor, "b n d"], place: Int[Tensor, "b m"]) -> Float[Tensor, "b m d"]:
-    return key.gather(1, place[..., None].expand(-1, -1, key.shape[-1]))
 
 
 def merge_weight(

@@ -23,6 +23,17 @@ def padded_index(lengths: Int[Tensor, " b"], n: int, t: int) -> Int[Tensor, " m"
     return index.clamp_(max=max(t - 1, 0)).view(-1)
 
 
+def front(mask: Bool[Tensor, "b n"]) -> Int[Tensor, "b m"]:
+    """Padded positions where it is True, in order; rows with fewer than m, the most of any, have others behind them."""
+    most = int(mask.sum(-1).max()) if len(mask) else 0
+    return (~mask).int().argsort(dim=-1, stable=True)[:, :most]
+
+
+def rows_at(values: Shaped[Tensor, "b n d"], place: Int[Tensor, "b m"]) -> Shaped[Tensor, "b m d"]:
+    """Of each instance the rows at these padded positions."""
+    return values.gather(1, place[..., None].expand(-1, -1, values.shape[-1]))
+
+
 def pad(
     values: Shaped[Tensor, "t ..."],
     lengths: Int[Tensor, " b"],

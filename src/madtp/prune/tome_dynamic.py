@@ -9,6 +9,7 @@ from torch import Tensor
 
 from madtp.prune.assign import assign
 from madtp.prune.merge import Selection
+from madtp.prune.packed import front, rows_at
 from madtp.prune.step import Decision, Evidence
 from madtp.prune.threshold import highest
 from madtp.prune.tome import proposals
@@ -42,12 +43,10 @@ def match(
     position = torch.arange(n, device=key.device)
     into = position.expand(b, n).clone()
     count = there.sum(-1)
-    longest = int(count.max())
-    if longest < 2:  # nobody has a partner
+    order = front(there)
+    if order.shape[1] < 2:  # nobody has a partner
         return into, torch.zeros(b, dtype=torch.long)
-    order = (~there).int().argsort(dim=-1, stable=True)[:, :longest]  # those that are there come first
-    dealt = key.gather(1, order[..., None].expand(-1, -1, key.shape[-1]))
-    best, target = proposals(dealt, position[:longest] < count[:, None])
+    best, target = proposals(rows_at(key, order), position[: order.shape[1]] < count[:, None])
     most = torch.minimum(count // 2, count - fewest).clamp(min=0)
     goes = highest(best, most) & (1 - best < farthest)
     into.scatter_(1, order[:, ::2], torch.where(goes, order[:, 1::2].gather(1, target), order[:, ::2]))
