@@ -25,21 +25,26 @@ def due(evidence: Evidence, share: float) -> Int[Tensor, " b"]:
     return torch.minimum(after - before, most)
 
 
-def proposals(
-    key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]
-) -> tuple[Float[Tensor, "b a"], Int[Tensor, "b a"]]:
-    """The token of B whose key is most like that of each token of A: their cosine, -inf = none, and its number in B.
-
-    Every other token from the first on is of A, the rest of B.
+def likeness(key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]) -> Float[Tensor, "b a c"]:
+    """Cosines of the keys of A, every other token from the first on, with those of B, the rest; -inf where B has none.
 
     Args:
         key: of tokens in turn, two at least.
         there: tokens that take part.
     """
     key = normalize(key, dim=-1)
-    like = key[:, ::2] @ key[:, 1::2].transpose(1, 2)
-    best, target = like.masked_fill(~there[:, None, 1::2], float("-inf")).max(-1)
-    return best.masked_fill(~there[:, ::2], float("-inf")), target
+    a, b = key[:, ::2], key[:, 1::2].transpose(1, 2)
+    if bool(there.all()):
+        return a @ b
+    return torch.baddbmm(key.new_zeros(there.shape).masked_fill_(~there, float("-inf"))[:, None, 1::2], a, b)
+
+
+def partners(like: Float[Tensor, "b a c"], goes: Bool[Tensor, "b a"]) -> Int[Tensor, " m"]:
+    """Of each token of A that goes, in order, the number in B of the one most like it; of several the first.
+
+    Asked of these alone, for a maximum with its place costs several times as much as one without.
+    """
+    return like[goes].max(-1).indices
 
 
 def tome(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -58,11 +63,12 @@ def tome(evidence: Evidence, strength: float, training: bool = False) -> Decisio
         key = evidence.padded(evidence.key)
         inner = slice(evidence.head, content.shape[1] - evidence.tail)
         a, b = (slice(evidence.head + i, inner.stop, 2) for i in (0, 1))
-        best, target = proposals(key[:, inner], content[:, inner])
+        like = likeness(key[:, inner], content[:, inner])
+        best = like.amax(-1).masked_fill_(~content[:, a], float("-inf"))
         goes = highest(best, count.to(best.device))
         position = torch.arange(content.shape[1], device=content.device)
         into = position.expand_as(content).clone()
-        into[:, a] = torch.where(goes, position[b][target], into[:, a])
+        into[:, a][goes] = position[b][partners(like, goes)]
         size = torch.ones_like(key[..., 0]) if evidence.size is None else evidence.padded(evidence.size)
         selection, merged = assign(into, size, evidence.lengths)
     work = ((n + 1) // 2) * (n // 2) * evidence.key.shape[1]

@@ -12,7 +12,7 @@ from madtp.prune.merge import Selection
 from madtp.prune.packed import front, rows_at
 from madtp.prune.step import Decision, Evidence
 from madtp.prune.threshold import highest
-from madtp.prune.tome import proposals
+from madtp.prune.tome import likeness, partners
 
 ROUNDS = 3  # of matching in a block: one halves the tokens at most
 
@@ -46,10 +46,15 @@ def match(
     order = front(there)
     if order.shape[1] < 2:  # nobody has a partner
         return into, torch.zeros(b, dtype=torch.long)
-    best, target = proposals(rows_at(key, order), position[: order.shape[1]] < count[:, None])
+    here = position[: order.shape[1]] < count[:, None]
+    like = likeness(rows_at(key, order), here)
+    best = like.amax(-1).masked_fill_(~here[:, ::2], float("-inf"))
+    goes = 1 - best < farthest
     most = torch.minimum(count // 2, count - fewest).clamp(min=0)
-    goes = highest(best, most) & (1 - best < farthest)
-    into.scatter_(1, order[:, ::2], torch.where(goes, order[:, 1::2].gather(1, target), order[:, ::2]))
+    if bool((goes.sum(-1) > most).any()):
+        goes &= highest(best, most)
+    row, place = goes.nonzero(as_tuple=True)
+    into[row, order[:, ::2][row, place]] = order[:, 1::2][row, partners(like, goes)]
     return into, (((count + 1) // 2) * (count // 2)).cpu()
 
 
@@ -65,21 +70,22 @@ def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) ->
     if not n:
         return Decision(Selection(lengths=evidence.lengths))
     with torch.no_grad():
-        own = evidence.padded(evidence.key)
-        size = own.new_ones(b, n) if evidence.size is None else evidence.padded(evidence.size)
-        position = torch.arange(n, device=own.device)
-        row = torch.arange(b, device=own.device)[:, None] * n
-        into, compared = match(own, content, strength, evidence.fewest)
+        key = evidence.padded(evidence.key)
+        size = key.new_ones(b, n) if evidence.size is None else evidence.padded(evidence.size)
+        position = torch.arange(n, device=key.device)
+        first = torch.arange(b, device=key.device)[:, None] * n
+        # of what each token holds; that it is the sum and not the mean is of no matter to cosines
+        held = (key * size[..., None]).view(b * n, -1)
+        into, compared = match(key, content, strength, evidence.fewest)
         lost = into != position
         for _ in range(1, ROUNDS):
-            if not bool(lost.any()):
+            gone = lost.view(-1).nonzero().view(-1)
+            if not len(gone):
                 break
+            held.index_add_(0, (into + first).view(-1)[gone], held[gone])
             # an instance that lost nothing would lose nothing again
             there = content & (into == position) & lost.any(-1, keepdim=True)
-            place = (into + row).view(-1)
-            total = own.new_zeros(b * n, own.shape[-1]).index_add(0, place, (own * size[..., None]).flatten(0, 1))
-            # the length of a sum or a mean is of no matter to its cosines
-            step, again = match(total.view_as(own), there, strength, evidence.fewest)
+            step, again = match(held.view_as(key), there, strength, evidence.fewest)
             into, lost, compared = step.gather(1, into), step != position, compared + again
         selection, merged = assign(into, size, evidence.lengths)
     return Decision(selection, merged=merged, work=compared * evidence.key.shape[1])
