@@ -26,7 +26,7 @@ def due(evidence: Evidence, share: float) -> Int[Tensor, " b"]:
 
 
 def likeness(key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]) -> Float[Tensor, "b a c"]:
-    """Cosines of the keys of A, every other token from the first on, with those of B, the rest; -inf where B has none.
+    """Cosines of the keys of A, every other token from the first on, with those of B, the rest; -inf to absent ones.
 
     Args:
         key: of tokens in turn, two at least.

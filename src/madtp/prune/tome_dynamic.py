@@ -75,7 +75,7 @@ def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) ->
         position = torch.arange(n, device=key.device)
         first = torch.arange(b, device=key.device)[:, None] * n
         # of what each token holds; that it is the sum and not the mean is of no matter to cosines
-        held = (key * size[..., None]).view(b * n, -1)
+        held = (key * size[..., None]).flatten(0, 1)
         into, compared = match(key, content, strength, evidence.fewest)
         lost = into != position
         for _ in range(1, ROUNDS):
