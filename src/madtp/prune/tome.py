@@ -25,8 +25,12 @@ def due(evidence: Evidence, share: float) -> Int[Tensor, " b"]:
     return torch.minimum(after - before, most)
 
 
-def likeness(key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]) -> Float[Tensor, "b a c"]:
-    """Cosines of the keys of A, every other token from the first on, with those of B, the rest; -inf to absent ones.
+def likeness(
+    key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]
+) -> tuple[Float[Tensor, "b a c"], Float[Tensor, "b a"]]:
+    """Cosines of the keys of A, every other token from the first on, with those of B, the rest; and A's highest.
+
+    -inf to a token of B that takes no part; the highest of one of A that takes none is -inf.
 
     Args:
         key: of tokens in turn, two at least.
@@ -35,8 +39,11 @@ def likeness(key: Float[Tensor, "b n d"], there: Bool[Tensor, "b n"]) -> Float[T
     key = normalize(key, dim=-1)
     a, b = key[:, ::2], key[:, 1::2].transpose(1, 2)
     if bool(there.all()):
-        return a @ b
-    return torch.baddbmm(key.new_zeros(there.shape).masked_fill_(~there, float("-inf"))[:, None, 1::2], a, b)
+        like = a @ b
+        return like, like.amax(-1)
+    absent = key.new_zeros(there.shape).masked_fill_(~there, float("-inf"))
+    like = torch.baddbmm(absent[:, None, 1::2], a, b)
+    return like, like.amax(-1) + absent[:, ::2]
 
 
 def partners(like: Float[Tensor, "b a c"], goes: Bool[Tensor, "b a"]) -> Int[Tensor, " m"]:
@@ -63,8 +70,7 @@ def tome(evidence: Evidence, strength: float, training: bool = False) -> Decisio
         key = evidence.padded(evidence.key)
         inner = slice(evidence.head, content.shape[1] - evidence.tail)
         a, b = (slice(evidence.head + i, inner.stop, 2) for i in (0, 1))
-        like = likeness(key[:, inner], content[:, inner])
-        best = like.amax(-1).masked_fill_(~content[:, a], float("-inf"))
+        like, best = likeness(key[:, inner], content[:, inner])
         goes = highest(best, count.to(best.device))
         position = torch.arange(content.shape[1], device=content.device)
         into = position.expand_as(content).clone()

@@ -46,9 +46,7 @@ def match(
     order = front(there)
     if order.shape[1] < 2:  # nobody has a partner
         return into, torch.zeros(b, dtype=torch.long)
-    here = position[: order.shape[1]] < count[:, None]
-    like = likeness(rows_at(key, order), here)
-    best = like.amax(-1).masked_fill_(~here[:, ::2], float("-inf"))
+    like, best = likeness(rows_at(key, order), position[: order.shape[1]] < count[:, None])
     goes = 1 - best < farthest
     most = torch.minimum(count // 2, count - fewest).clamp(min=0)
     if bool((goes.sum(-1) > most).any()):
