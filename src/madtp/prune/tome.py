@@ -37,12 +37,13 @@ def likeness(
         there: tokens that take part.
     """
     key = normalize(key, dim=-1)
-    a, b = key[:, ::2], key[:, 1::2].transpose(1, 2)
     if bool(there.all()):
-        like = a @ b
+        like = key[:, ::2] @ key[:, 1::2].transpose(1, 2)
         return like, like.amax(-1)
+    # Padding repeats some other instance's token; were that not-a-number, adding -inf would leave it so.
+    key.masked_fill_(~there[..., None], 0)
     absent = key.new_zeros(there.shape).masked_fill_(~there, float("-inf"))
-    like = torch.baddbmm(absent[:, None, 1::2], a, b)
+    like = torch.baddbmm(absent[:, None, 1::2], key[:, ::2], key[:, 1::2].transpose(1, 2))
     return like, like.amax(-1) + absent[:, ::2]
 
 
