@@ -9,8 +9,10 @@ import pytest
 
 from cli.conftest import Run
 from cli.test_verbs import object_of
+from madtp import train
 from madtp.files import locked
-from small import contents, model_folder
+from madtp.model.save import save_model
+from small import SEED, contents, model_folder, nano, nano_processor
 
 SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--pairs", 1)
 METHODS = "dense,downsample,upop,random,class_attention,tome,madtp"
@@ -78,6 +80,38 @@ def test_trained_methods(madtp: Run, dense: Path, data: Path, tmp_path: Path) ->
     config = json.loads((out / "runs" / "tome-trained-0.4-seed1" / "config.json").read_text())["madtp"]
     assert (config["method"], config["alpha"], config["straight_through"]) == ("tome", 0.0, 0.0)
     assert not list(out.rglob("checkpoint.pt"))
+
+
+def test_retrieval_as_asked(madtp: Run, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Re-ranked and trained as its options say, which all rows share."""
+    save_model(nano("retrieval"), nano_processor("retrieval"), tmp_path / "model")
+    lengths: list[tuple[float, int]] = []
+    whole = train.Trainer.run
+
+    def spy(trainer: train.Trainer, resume: bool) -> None:
+        lengths.append((trainer.task.momentum, trainer.task.queue))
+        whole(trainer, resume)
+
+    monkeypatch.setattr(train.Trainer, "run", spy)
+    command = (
+        "compare",
+        "--model",
+        tmp_path / "model",
+        "--data",
+        f"scenes:{SEED}:7",
+        "--out",
+        tmp_path / "out",
+        *SMALL,
+    )
+    command = (*command, "--methods", "dense,tome", "--reduction", "0.3", "--epochs", 1)
+    result = object_of(madtp(*command, "--k-test", 2, "--momentum", 0.5, "--queue", 3, "--json"))
+    assert [row["scoring"] for row in result["rows"]] == [{"k_test": 2}] * 4
+    assert lengths == [(0.5, 3)] * 2
+    assert (result["k_test"], result["momentum"], result["queue"]) == (2, 0.5, 3)
+    assert "k_test 2 -> None" in madtp(*command, "--momentum", 0.5, "--queue", 3).wrong()
+    other = ("compare", "--model", dense, "--data", "scenes", "--out", tmp_path / "other", *SMALL)
+    assert "--k-test, --queue is nothing for vqa" in madtp(*other, "--k-test", 2, "--queue", 3).wrong()
+    assert not (tmp_path / "other").exists()
 
 
 def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import typer
 
 from madtp.cli import common
 from madtp.cli.compress import parse_budgets
-from madtp.cli.train import LrOption, TextsOption, ValOption
+from madtp.cli.train import LrOption, MomentumOption, QueueOption, TextsOption, ValOption
 from madtp.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -48,6 +48,9 @@ def compare(
     val_images: ValOption = 0,
     prompt: common.PromptOption = None,
     beams: common.BeamsOption = None,
+    k_test: common.RerankOption = None,
+    momentum: MomentumOption = None,
+    queue: QueueOption = None,
     limit: common.LimitOption = None,
     skip_missing: common.SkipOption = False,
     examples: Annotated[int, typer.Option("--examples", min=0, help="Of the hardest, in report.html.")] = 4,
@@ -86,17 +89,19 @@ def compare(
     }
     if parts[split].hidden:
         raise InputError("what is true of this split is not in its files", "--split", "use val")
+    options = {"prompt": prompt, "beams": beams, "k_test": k_test, "momentum": momentum, "queue": queue}
+    work = common.make_task(task, processor, **options)
     shared: dict[str, Any] = {
         "task": task, "model": common.resolved(model), "data": parts["val"].name, "split": split, "limit": limit,
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "texts": texts, "alpha": alpha,
         "straight_through": straight_through, "semantic_tokens": semantic_tokens, "first_block": first_block,
-        "tune": tune, "val_images": val_images, "prompt": prompt, "beams": beams, "device": place,
+        "tune": tune, "val_images": val_images, "device": place, **options,
     }  # fmt: skip
     check_settings(out, shared)
     faults.attach(out)
     comparison = Comparison(
         model,
-        common.make_task(task, processor, prompt=prompt, beams=beams),
+        work,
         parts.get("train"),
         parts["val"],
         parts[split],
