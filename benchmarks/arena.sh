@@ -2,18 +2,16 @@
 # The trained tables of docs/comparison.md and docs/experiments.md on easy-VQA: every row is made from one dense model.
 #   benchmarks/arena.sh DATA OUT [SEEDS] [ROW...]
 #   (rows: dense methods parts any; with one seed about five hours on one core, methods alone three)
-# One thread: results then do not depend on the number of cores. Once `dense` is there, the other rows may go side by side.
+# Once `dense` is there, the other rows may go side by side.
 set -euo pipefail
 data=$1 out=$2 seeds=${3:-1}
 rows=${*:4}
-madtp=${MADTP:-madtp}
-export OMP_NUM_THREADS=1
-here=$(dirname "$0")
+. "$(dirname "$0")/runs.sh"
 same=(--data "$data" --epochs 2 --batch-size 16 --lr 3e-4 --texts 4 --semantic-tokens 32)
 # A little more than the budget: what is measured on test, which is touched here once a row, shall not fall short.
 compare() { $madtp compare --model "$out/dense" "${same[@]}" --seeds "$seeds" --out "$out/$1" "${@:2}"; }
 
-dense() { [ -e "$out/dense/config.json" ] || "$here/easy_vqa.sh" "$data" "$out" dense; }
+dense() { "$here/easy_vqa.sh" "$data" "$out" dense; }
 # every method at the same measured GFLOPs, as it is and trained alike
 methods() {
     local rivals=dense,downsample,random,class_attention,tome,tome_dynamic,crossget,elip,upop
@@ -31,19 +29,23 @@ parts() {
 # one model for any budget, beside models trained for one budget each
 any() {
     local pruned=(--model "$out/dense" "${same[@]}")
-    $madtp compress "${pruned[@]}" --reduction 0,0.31,0.51,0.71,0.81 --out "$out/any"
-    $madtp compress "${pruned[@]}" --epochs 6 --reduction 0,0.31,0.51,0.71,0.81 --out "$out/any-longer"
+    run compress any "${pruned[@]}" --reduction 0,0.31,0.51,0.71,0.81
+    run compress any-longer "${pruned[@]}" --epochs 6 --reduction 0,0.31,0.51,0.71,0.81
     for budget in 0.31 0.51 0.61 0.71 0.81; do
-        $madtp compress "${pruned[@]}" --reduction "$budget" --out "$out/only-$budget"
+        run compress "only-$budget" "${pruned[@]}" --reduction "$budget"
         judge "only-$budget" --model "$out/only-$budget"
-        for run in any any-longer; do
-            # one that its curve does not reach has no row; the message says what it reaches
-            judge "$run-$budget" --model "$out/$run" --reduction "$budget" || rm "$out/$run-$budget.json"
+        for each in any any-longer; do
+            # one that its curve does not reach has no row (exit code 2); the message says what it reaches
+            judge "$each-$budget" --model "$out/$each" --reduction "$budget" || missed $? "$out/$each-$budget.json"
         done
     done
-    python "$here/table.py" "$out"/{any,any-longer,only}-0.*.json
+    $python "$here/table.py" "$out"/{any,any-longer,only}-0.*.json
 }
 judge() { $madtp evaluate "${@:2}" --data "$data" --split test --json >"$out/$1.json"; }
+missed() {
+    rm "$2"
+    [ "$1" = 2 ]
+}
 for row in ${rows:-dense methods parts any}; do
     "$row"
 done

@@ -5,8 +5,7 @@
 set -euo pipefail
 scenes=$1 out=$2 seeds=${3:-1}
 names=${*:4}
-madtp=${MADTP:-madtp}
-export OMP_NUM_THREADS=1
+. "$(dirname "$0")/runs.sh"
 methods=dense,tome_dynamic,downsample,madtp,tome,random,class_attention,crossget,elip,upop
 
 # The dense model's name and the options that its task is trained with.

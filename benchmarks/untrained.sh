@@ -5,13 +5,11 @@
 set -euo pipefail
 scenes=$1 out=$2
 names=${*:3}
-madtp=${MADTP:-madtp}
-bundled=$(${PYTHON:-python} -c 'import madtp, pathlib; print(pathlib.Path(madtp.__file__).parent / "assets" / "demo-vqa")')
-export OMP_NUM_THREADS=1
+. "$(dirname "$0")/runs.sh"
 
 for name in ${names:-vqa reasoning caption retrieval clip}; do
     model=$scenes/$name-dense
-    if [ "$name" = vqa ]; then model=$bundled; fi
+    if [ "$name" = vqa ]; then model=$(bundled); fi
     $madtp compare --model "$model" --data scenes --limit 200 --tune 100 --pairs 3 --reduction 0.3,0.5,0.8 \
         --methods dense,downsample,random,class_attention,tome,tome_dynamic,madtp,madtp_nearest --out "$out/$name"
 done

@@ -9,7 +9,7 @@ import torch
 
 from madtp import compare, evaluate
 from madtp.calibration import calibrate_all, first_controllers
-from madtp.compare import Comparison, Job, check_settings, plan, rows_in, variant
+from madtp.compare import Comparison, Job, plan, rows_in, variant
 from madtp.cost.budget import Controller
 from madtp.errors import InputError
 from madtp.evaluate import time_towers
@@ -54,8 +54,17 @@ def test_plan() -> None:
 def test_a_method_with_settings_of_its_own(dense: Path, tmp_path: Path) -> None:
     assert variant("madtp:alpha=0:first_block=2") == ("madtp", {"alpha": 0.0, "first_block": 2})
     assert variant("madtp:alignment=contrastive") == ("madtp", {"alignment": "contrastive"})
+    assert variant("tome:first_block=1") == ("tome", {"first_block": 1})
     with pytest.raises(InputError, match="unknown 'cosin'"):
         variant("madtp:alignment=cosin")
+    for name, said in (
+        ("tome:alpha=0.5", "alpha is nothing for tome"),  # nothing is aligned
+        ("tome_dynamic:semantic_tokens=5", "semantic_tokens is nothing for tome_dynamic"),
+        ("random:first_block=0:straight_through=1", "straight_through is nothing for random"),
+        ("dense:first_block=1", "first_block is nothing for dense"),
+    ):
+        with pytest.raises(InputError, match=said):
+            variant(name)
     jobs = plan(["madtp:semantic_tokens=3", "madtp:first_block=1"], [0.3], 2, trained=False, drawn=False)
     assert [(job.method, job.seed) for job in jobs] == [
         ("madtp:semantic_tokens=3", 0),
@@ -102,6 +111,19 @@ def test_a_training_that_was_cut_short_goes_on_and_ends_the_same(dense: Path, tm
 def test_a_budget_out_of_reach_is_a_row_that_says_so(dense: Path, tmp_path: Path) -> None:
     row = comparison(dense, tmp_path).run(Job("random", 0.97, False, 0))
     assert "above the most" in row["failed"] and "metrics" not in row
+    trained = comparison(dense, tmp_path).run(Job("random", 0.99, True, 0))
+    assert "0.99 is impossible" in trained["failed"] and "metrics" not in trained
+    assert rows_in(tmp_path) == [row, trained]
+
+
+def test_a_damaged_row_is_named(dense: Path, tmp_path: Path) -> None:
+    job = Job("dense", 0, False, 0)
+    arena = comparison(dense, tmp_path)
+    arena.run(job)
+    (arena.folder(job) / "row.json").write_text("{")
+    for read in (lambda: arena.run(job), lambda: rows_in(tmp_path)):
+        with pytest.raises(InputError, match=r"row\.json: not JSON"):
+            read()
 
 
 def test_untrained_rows_are_those_of_the_model(dense: Path, tmp_path: Path) -> None:
@@ -114,19 +136,6 @@ def test_untrained_rows_are_those_of_the_model(dense: Path, tmp_path: Path) -> N
     fresh = replace(arena, semantic_tokens=3, out=tmp_path / "fresh")
     one, two = (fresh.run(Job("madtp", 0.3, False, seed))["tokens"] for seed in (0, 1))
     assert one != two
-
-
-def test_settings_must_be_the_same(tmp_path: Path) -> None:
-    check_settings(tmp_path / "a", {"lr": 1})
-    check_settings(tmp_path / "a", {"lr": 1})
-    with pytest.raises(InputError, match="lr 1 -> 2"):
-        check_settings(tmp_path / "a", {"lr": 2})
-    (tmp_path / "a" / "settings.json").write_text("{")
-    with pytest.raises(InputError, match="not JSON"):
-        check_settings(tmp_path / "a", {"lr": 1})
-    (tmp_path / "b").write_text("")
-    with pytest.raises(InputError, match="something else"):
-        check_settings(tmp_path / "b", {})
 
 
 def test_towers_are_timed_dense_and_as_they_prune() -> None:

@@ -126,6 +126,30 @@ def test_settings_that_cannot_meet_the_budget_fail_alone(dense: Path, tmp_path: 
     assert by_block[2]["state"] == "failed" and "reduction" in by_block[2]["reason"]
 
 
+def test_what_is_not_searched_is_what_compress_makes_of_it(tmp_path: Path) -> None:
+    """Whatever the model was trained with; so the command in best.json makes the same model."""
+    tuned = model_folder(tmp_path / "tuned", alpha=0.7, straight_through=0.5, alignment="contrastive", first_block=1)
+    (row,) = search(tuned, tmp_path / "out", "lr=1e-3", epochs=1, reductions=(0.2,)).run(1)
+    made = load(tmp_path / "out" / row["folder"]).pruning
+    assert (made.alpha, made.straight_through, made.alignment, made.first_block) == (0.1, 0.0, "cosine", 1)
+
+
+def test_told_after_every_trial_and_nothing_of_others_is_let_go(dense: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "out" / "runs" / "mine" / "weights.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("keep")
+    (tmp_path / "out" / "runs" / "notes.txt").write_text("keep")
+    told: list[int] = []
+
+    def ended(rows: list[dict[str, Any]]) -> None:
+        told.append(len(rows))
+        assert (tmp_path / "out" / rows[-1]["folder"] / "model.safetensors").is_file(), "not let go yet"
+
+    search(dense, tmp_path / "out", epochs=1).run(3, ended=ended)
+    assert told == [1, 2, 3]
+    assert mine.read_text() == "keep" and (tmp_path / "out" / "runs" / "notes.txt").read_text() == "keep"
+
+
 def test_the_same_settings_are_not_trained_twice(dense: Path, tmp_path: Path) -> None:
     trained = []
     rows = search(dense, tmp_path / "out", "alpha=0.1", epochs=1).run(

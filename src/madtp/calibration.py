@@ -32,7 +32,7 @@ def check_reach(model: Any, task: Task, some: Sequence[Batch], target: float) ->
     """Refuse a reduction that no temperature could meet: more than with two content tokens after each first block.
 
     Raises:
-        InputError: says what can be had at the very most.
+        OutOfReach: says what can be had at the very most.
     """
     before, least, full = model.pruning, [], []
     try:
@@ -47,7 +47,7 @@ def check_reach(model: Any, task: Task, some: Sequence[Batch], target: float) ->
     most = reduction(torch.cat(least), torch.cat(full))
     if target > most:
         said = f"{target:g} is impossible: two tokens from each tower's first block on would save {most:.3f}"
-        raise InputError(said, "--reduction", f"ask for less than {math.floor(most * 100) / 100:g}")
+        raise OutOfReach(said, "--reduction", f"ask for less than {math.floor(most * 100) / 100:g}")
 
 
 def calibrate(
@@ -119,7 +119,8 @@ def first_controllers(
         ramp: steps over which a target rises to its budget.
 
     Raises:
-        InputError: a reduction that no temperature could reach; several of a method that takes weights out.
+        OutOfReach: a reduction that no temperature could reach.
+        InputError: several of a method that takes weights out.
     """
     method = METHODS[model.pruning.method]
     if method.weights and reductions:

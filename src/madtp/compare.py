@@ -22,6 +22,8 @@ from madtp.model.config import PruneConfig
 from madtp.model.load import load
 from madtp.prune import METHODS
 from madtp.recipe import Progress, TrainConfig
+from madtp.report.settings import settings
+from madtp.shared import read_json
 from madtp.task.base import Task
 from madtp.train import Trainer
 
@@ -34,23 +36,26 @@ CHANGES: dict[str, type] = {
     "semantic_tokens": int,
     "first_block": int,
 }
-ROW, MARKS, SETTINGS, RUNS = "row.json", "marks.json", "settings.json", "runs"
+GUIDED = {"alpha", "alignment", "straight_through", "semantic_tokens"}  # for methods that semantic tokens guide
+ROW, MARKS, RUNS = "row.json", "marks.json", "runs"
 
 
 def variant(name: str) -> tuple[str, dict[str, Any]]:
     """A method's own name and the settings it is to have: `"madtp:alpha=0"` -> `("madtp", {"alpha": 0.0})`.
 
     Raises:
-        InputError: no such method, no such setting, or a value that is none.
+        InputError: no such method, no such setting or none of this method's, or a value that is none.
     """
-    method, *settings = name.split(":")
-    if method not in METHODS and name != DENSE:
+    method, *said = name.split(":")
+    if method not in METHODS and method != DENSE:
         raise InputError(f"unknown {method}", "--methods", f"known are {DENSE}, {', '.join(METHODS)}")
     changes = {}
-    for setting in settings:
+    for setting in said:
         key, _, value = setting.partition("=")
         if key not in CHANGES:
             raise InputError(f"{name}: unknown setting {key!r}", "--methods", f"known are {', '.join(CHANGES)}")
+        if method == DENSE or (key in GUIDED and not METHODS[method].guided):
+            raise InputError(f"{name}: {key} is nothing for {method}", "--methods", "leave it out")
         try:
             changes[key] = CHANGES[key](value)
         except ValueError:
@@ -161,13 +166,13 @@ class Comparison:
         """
         folder = self.folder(job)
         if self.done(job):
-            row: dict[str, Any] = json.loads((folder / ROW).read_text(encoding="utf-8"))
-            return row
+            return read_json(folder / ROW)
         begun = {"method": job.method, "reduction_asked": job.budget, "trained": job.trained, "seed": job.seed}
+        begun["commit"] = settings()["commit"]
         try:
             model, more = self._trained(job, report) if job.trained else self._calibrated(job)
         except OutOfReach as error:
-            row = {**begun, "failed": str(error)}
+            row: dict[str, Any] = {**begun, "failed": str(error)}
         else:
             found = evaluate(model, self.task, self.test, faults=self.faults)
             answered = {prediction.image_id for prediction in found.predictions}
@@ -186,7 +191,7 @@ class Comparison:
         path = self.folder(job) / MARKS
         if not path.is_file():
             return None
-        told = json.loads(path.read_text(encoding="utf-8"))
+        told = read_json(path)
         return [(sample, text) for sample, text in told["places"]], told["marks"]
 
     def model_of(self, job: Job, temperature: float | None) -> Any:
@@ -255,36 +260,9 @@ class Comparison:
         return best.to(self.device).eval(), {"train_seconds": seconds, "best_epoch": run.best.get("epoch")}
 
 
-def check_settings(out: Path, settings: dict[str, Any], what: str = "a comparison") -> None:
-    """Begin a comparison in `out`, or go on with the one that is there.
-
-    Args:
-        out: its folder.
-        settings: that all its rows share.
-        what: it is called.
-
-    Raises:
-        InputError: `out` holds one with other settings, or something else.
-    """
-    path = out / SETTINGS
-    if not path.is_file():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise InputError(f"holds something else than {what}", out, "choose another --out")
-        write_json(path, settings)
-        return
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"not JSON: {error}", path, "choose another --out") from error
-    other = sorted(key for key in {*settings, *theirs} if settings.get(key) != theirs.get(key))
-    if other:
-        said = ", ".join(f"{key} {theirs.get(key)!r} -> {settings.get(key)!r}" for key in other)
-        raise InputError(f"settings differ from those of the rows that are there: {said}", out, "choose another --out")
-
-
 def rows_in(out: Path) -> list[dict[str, Any]]:
     """Every row that a comparison's folder holds, whichever call made it: untrained first, then by budget."""
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / RUNS).glob(f"*/{ROW}"))]
+    rows = [read_json(path) for path in sorted((out / RUNS).glob(f"*/{ROW}"))]
     order = [DENSE, *METHODS]
 
     def place(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -23,8 +23,10 @@ from madtp.cost.budget import OutOfReach
 from madtp.data.sample import Data
 from madtp.errors import InputError
 from madtp.files import write_json
+from madtp.model.config import PruneConfig
 from madtp.model.load import load
 from madtp.recipe import Progress, TrainConfig
+from madtp.shared import read_json
 from madtp.task.base import Task
 from madtp.task.distill import Teacher
 from madtp.train import Trainer
@@ -133,14 +135,21 @@ class Search:
     space: Mapping[str, Knob]
     device: str = "cpu"
 
-    def run(self, trials: int, report: Callable[[int, Progress], None] | None = None) -> list[dict[str, Any]]:
+    def run(
+        self,
+        trials: int,
+        report: Callable[[int, Progress], None] | None = None,
+        ended: Callable[[list[dict[str, Any]]], object] | None = None,
+    ) -> list[dict[str, Any]]:
         """Go on until there are `trials`, those of earlier calls included; returns their rows (see `rows`).
 
         The model of the best (`best_of`) stays in its folder; weights of the others are let go.
 
         Args:
-            trials: finished ones, early-stopped and failed ones included.
+            trials: finished ones, early-stopped and failed ones included; so is one of the settings of another, which
+                is not trained again.
             report: told the trial's number and where it is.
+            ended: told the rows after every trial, before any weights are let go.
 
         Raises:
             InputError: as the trainer; a budget that is out of reach makes the trial fail alone.
@@ -163,7 +172,10 @@ class Search:
             study.sampler = optuna.samplers.TPESampler(seed=self.recipe.seed + done, n_startup_trials=STARTUP)
             trial = study.ask()
             self._trial(study, trial, report)
-            self._tidy(study)
+            rows = self.rows(study)
+            if ended is not None:
+                ended(rows)
+            self._tidy(rows)
         return self.rows(study)
 
     def _trial(self, study: optuna.Study, trial: optuna.Trial, report: Callable[[int, Progress], None] | None) -> None:
@@ -173,8 +185,7 @@ class Search:
         trial.set_user_attr("folder", folder.name)
         trial.set_user_attr("settings", settings)
         if (folder / ROW).is_file():  # the same settings again: known
-            row = json.loads((folder / ROW).read_text(encoding="utf-8"))
-            study.tell(trial, row["value"])
+            study.tell(trial, read_json(folder / ROW)["value"])
             return
 
         for epoch, value in trial.user_attrs.get("seen", ()):
@@ -214,9 +225,11 @@ class Search:
             distill=settings.get("distill", self.recipe.distill),
         )
         teacher = Teacher(model, recipe.distill) if recipe.distill else None
-        own: dict[str, Any] = {name: settings[name] for name in ("alpha", "straight_through") if name in settings}
-        if "first_block" in settings:
-            own["first_block"] = int(settings["first_block"])
+        # What is not searched is what `madtp compress` makes of it, whatever the model was trained with.
+        own: dict[str, Any] = {
+            name: getattr(PruneConfig(), name) for name in ("alpha", "alignment", "straight_through")
+        }
+        own |= {name: settings[name] for name in (*own, "first_block") if name in settings}
         model.pruning = replace(model.pruning, method="madtp", temperature=None, reduction=None, **own)
         if "semantic_tokens" in settings:
             model.renew_semantic_tokens(int(settings["semantic_tokens"]))
@@ -233,14 +246,15 @@ class Search:
         value = found.metrics[self.task.higher_is_better]
         return {"value": value, "temperature": trainer.bare.temperature, "settings": settings, **found.to_dict()}
 
-    def _tidy(self, study: optuna.Study) -> None:
+    def _tidy(self, rows: Sequence[dict[str, Any]]) -> None:
         """Keep the best trial's model; of the others what was measured."""
-        best = best_of(self.rows(study))
-        for folder in (self.out / RUNS).iterdir():
-            if best is not None and folder == self.out / best["folder"]:
+        best = best_of(rows)
+        for name in {row["folder"] for row in rows}:
+            folder = self.out / name
+            if best is not None and name == best["folder"]:
                 checkpoints.forget(folder)
                 continue
-            for file in folder.iterdir():
+            for file in folder.iterdir() if folder.is_dir() else ():
                 if file.is_file() and file.name != ROW and file.suffix != ".jsonl":
                     file.unlink()
 
@@ -264,7 +278,7 @@ class Search:
                 "folder": f"{RUNS}/{trial.user_attrs['folder']}",
             }
             if state == "done":
-                told = json.loads((self.out / row["folder"] / ROW).read_text(encoding="utf-8"))
+                told = read_json(self.out / row["folder"] / ROW)
                 row |= {key: told[key] for key in ("metrics", "gflops", "temperature")}
             if state == "failed":
                 row["reason"] = trial.user_attrs["failed"]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cli.test_verbs import object_of
 from madtp import train
 from madtp.files import locked
 from madtp.model.save import save_model
-from small import SEED, contents, model_folder, nano, nano_processor
+from small import SEED, contents, model_folder, nano, nano_model, nano_processor, processor
 
 SMALL = ("--limit", 6, "--batch-size", 3, "--texts", 1, "--pairs", 1)
 METHODS = "dense,downsample,upop,random,class_attention,tome,madtp"
@@ -114,6 +115,24 @@ def test_retrieval_as_asked(madtp: Run, dense: Path, tmp_path: Path, monkeypatch
     assert not (tmp_path / "other").exists()
 
 
+def test_rows_of_other_data_or_weights_are_not_mixed(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(dense, tmp_path / "model")
+    shutil.copytree(data, tmp_path / "data")
+    command = ("compare", "--model", tmp_path / "model", "--data", tmp_path / "data", "--out", tmp_path / "out", *SMALL)
+    result = object_of(madtp(*command, "--methods", "dense", "--json"))
+    assert result["rows"][0]["commit"] == result["commit"]
+    questions = tmp_path / "data" / "test" / "questions.json"
+    whole = questions.read_text()
+    told = json.loads(whole)
+    told[0][0] = "what else is there?"
+    questions.write_text(json.dumps(told))
+    assert "content '" in madtp(*command, "--methods", "dense,tome").wrong()
+    questions.write_text(whole)
+    save_model(nano_model(seed=1), processor(), tmp_path / "model")
+    assert "weights '" in madtp(*command, "--methods", "dense,tome").wrong()
+    assert list(rows_of(tmp_path / "out")) == ["dense-untrained-0-seed0"]
+
+
 def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
     command = ("compare", "--model", dense, "--data", data, *SMALL)
     assert "unknown tom" in madtp(*command, "--out", tmp_path / "a", "--methods", "dense,tom").wrong()
@@ -126,6 +145,10 @@ def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> Non
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("keep")
     assert "something else" in madtp(*command, "--out", tmp_path / "b").wrong()
+    assert (
+        "dense:alpha=0: alpha is nothing for dense"
+        in madtp(*command, "--methods", "dense:alpha=0", "--out", "c").wrong()
+    )
 
 
 def test_upop_by_other_verbs(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> None:
@@ -142,6 +165,8 @@ def test_upop_by_other_verbs(madtp: Run, dense: Path, data: Path, tmp_path: Path
     assert "--fsdp" in madtp("compress", *command, "0.4", *small, "--fsdp").wrong()
     made = object_of(madtp("compress", *command, "0.4", *small, "--json"))
     assert made["method"] == "upop" and made["gflops"]["reduction"] == pytest.approx(0.4, abs=0.06)
+    compared = madtp("compare", "--model", tmp_path / "a", "--data", data, "--out", tmp_path / "d", *SMALL)
+    assert "weights taken out" in compared.wrong() and not (tmp_path / "d").exists()
     assert json.loads((tmp_path / "c" / "config.json").read_text())["madtp"]["widths"]
     report = json.loads((tmp_path / "c" / "report.json").read_text())
     assert [row["speedup"] is not None for row in report["rows"]] == [True, True]

@@ -31,6 +31,7 @@ def test_a_search_and_what_it_writes(madtp: Run, dense: Path, data: Path, tmp_pa
     assert result["search"] == {"lr": "0.001..0.01", "alpha": [0, 0.3], "semantic_tokens": [7], "first_block": [1]}
     assert [row["trial"] for row in result["trials"]] == [0, 1]
     best = json.loads((out / "best.json").read_text())
+    assert not [path for path in (out / "runs").glob("*/model.safetensors") if path.parent != out / best["folder"]]
     assert best["value"] == max(row["value"] for row in result["trials"]) == result["best"]["value"]
 
     # the command that it names makes the same model

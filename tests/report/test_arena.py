@@ -3,6 +3,7 @@
 from typing import Any
 
 from madtp.report.arena import COLUMNS, arena_csv, arena_rich, arena_table
+from madtp.report.arena_page import arena_page
 from madtp.report.arena_plot import arena_figures, arena_plot
 
 
@@ -23,6 +24,9 @@ ROWS = [
     row("tome", 0.5, 2, 0.9, 2.0, speedup=3.5, train_seconds=7.0),
     row("random", 0.9, 0, None),
 ]
+# one that saves too little, and one that met the budget with one seed of two
+SHORT = row("downsample", 0.5, 0, 0.99, 2.05, speedup=2.0)
+PARTLY = [row("elip", 0.5, 0, 0.6, 2.03, speedup=1.0), row("elip", 0.5, 1, None)]
 
 
 def test_table_by_hand() -> None:
@@ -39,11 +43,29 @@ def test_table_by_hand() -> None:
     assert (random["quality"], random["gflops"], random["failed"]) == (None, None, "0.9 is above the most")
 
 
+def test_what_misses_the_budget_says_so() -> None:
+    dense, tome, short, partly, random = arena_table([*ROWS[:4], SHORT, *PARTLY, ROWS[4]])
+    assert [line["short"] for line in (dense, tome, short, partly, random)] == [False, False, True, False, False]
+    assert (partly["seeds"], partly["seeds_asked"]) == (1, 2) and (random["seeds"], random["seeds_asked"]) == (0, 1)
+    table = [dense, tome, short, partly, random]
+    from rich.console import Console
+
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(arena_rich(table))
+    said = capture.get()
+    assert "0.488*" in said and "0.500*" not in said and "60.00 (1 of 2)" in said and "saves less than asked" in said
+    page = arena_page({"table": table, "rows": [*ROWS[:4], SHORT, *PARTLY], "n": 7, "task": "vqa", "data": "x"})
+    assert "48.8%*" in page and "1 of 2" in page
+    cards = page[: page.index("<h2>")]
+    assert "tome" in cards and "downsample" not in cards, "the best of those that meet the budget"
+
+
 def test_csv_and_terminal() -> None:
     table = arena_table(ROWS)
     head, *lines = arena_csv(table).splitlines()
     assert head == ",".join(COLUMNS) and len(lines) == 3
-    assert lines[0].startswith("dense,False,0,1,accuracy,0.9,,4.0,0.0,0.5,3.0,1.0,,")
+    assert lines[0].startswith("dense,False,0,1,1,accuracy,0.9,,4.0,0.0,0.5,3.0,1.0,,")
     from rich.console import Console
 
     console = Console(width=80)
@@ -66,3 +88,5 @@ def test_plots() -> None:
     assert arena_plot(arena_table([row("random", 0.9, 0, None)]), "gflops") is None
     (untrained, _) = arena_figures(arena_table(ROWS), "time")[0]
     assert "tome at 0.5: 80.0% at 0.4" in untrained, "as a share of dense's time: 1 / 2.5"
+    cider = [{**line, "metric": "cider"} for line in arena_table(ROWS)]
+    assert "tome at 0.5: 80.0 at 0.4" in arena_figures(cider, "time")[0][0], "CIDEr is no share"

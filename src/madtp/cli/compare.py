@@ -66,11 +66,12 @@ def compare(
     import torch
 
     from madtp.cli.common import load_data
-    from madtp.compare import Comparison, check_settings, plan, rows_in
+    from madtp.compare import Comparison, plan, rows_in
     from madtp.files import locked
     from madtp.recipe import Progress, TrainConfig
     from madtp.report import check_plots, settings
     from madtp.report.arena import arena_rich
+    from madtp.shared import check_settings, content_of, weights_of
 
     check_plots()
     common.check_task(task)
@@ -83,6 +84,8 @@ def compare(
     place = common.pick_device(device)
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
+    if network.pruning.widths is not None:
+        raise InputError("has had weights taken out for good", model, "compare from the dense model it was made of")
     parts = {
         name: load_data(task, data, name, limit=limit, skip_missing=skip_missing, faults=faults)
         for name in dict.fromkeys((*(("train",) if epochs else ()), "val", split))
@@ -96,6 +99,7 @@ def compare(
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "texts": texts, "alpha": alpha,
         "straight_through": straight_through, "semantic_tokens": semantic_tokens, "first_block": first_block,
         "tune": tune, "val_images": val_images, "device": place, **options,
+        "content": content_of(parts.values()), "weights": weights_of(network),
     }  # fmt: skip
     check_settings(out, shared)
     faults.attach(out)

@@ -189,5 +189,6 @@ def _wrong(line: str) -> int:
 
 
 def _interrupted() -> int:
-    print("madtp: interrupted; a training run goes on with --resume", file=sys.stderr)
+    said = "madtp: interrupted; train and compress go on with --resume, compare and tune when called again"
+    print(said, file=sys.stderr)
     return INTERRUPTED

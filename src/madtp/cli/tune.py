@@ -53,10 +53,10 @@ def tune(
     Trials that fall behind are stopped early. The best one's settings are in best.json, its model in the folder named
     there. The same command goes on where it was cut short; with more --trials, where it ended.
     """
-    from madtp.compare import check_settings
     from madtp.files import locked
     from madtp.recipe import TrainConfig
     from madtp.report import settings
+    from madtp.shared import check_settings, content_of, weights_of
 
     try:
         from madtp.tune import Search, best_of, parse_space
@@ -80,10 +80,11 @@ def tune(
         "reduction_asked": list(budgets), "search": {name: knob.told() for name, knob in space.items()},
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "texts": texts, "eval_every": eval_every,
         "val_images": val_images, "prompt": prompt, "beams": beams, "momentum": momentum, "queue": queue,
-        "device": place, "seed": seed,
+        "device": place, "seed": seed, "content": content_of((training, validation)), "weights": weights_of(network),
     }  # fmt: skip
     check_settings(out, shared, "a search")
     run = Search(model, work, training, validation, out, recipe, space, place)
+    given = ("--model", model, "--data", data, "--reduction", reduction, *(["--skip-missing"] if skip_missing else []))
     with locked(out), common.progress(f"{trials} trials on {training.name}", trials) as advance:
         now = 0
 
@@ -92,9 +93,12 @@ def tune(
             advance(max(0, trial - now), f"trial {trial}, step {p.step} of {p.steps} {p.note}")
             now = max(now, trial)
 
-        rows = run.run(trials, tell)
-    result = {"schema": 1, **shared, "trials": rows, "best": best_of(rows), **settings()}
-    _write(out, result, ("--model", model, "--data", data, "--reduction", reduction))
+        def write(rows: list[dict[str, Any]]) -> dict[str, Any]:
+            result = {"schema": 1, **shared, "trials": rows, "best": best_of(rows), **settings()}
+            _write(out, result, given)
+            return result
+
+        result = write(run.run(trials, tell, write))
     common.emit(result, as_json, "" if as_json else _table(result, work.higher_is_better))
 
 

@@ -27,7 +27,7 @@ class Found:
 
 
 class OutOfReach(InputError):
-    """No tried strength brackets the target; `nearest` is the one that came closest."""
+    """No strength meets the target; of those that were tried, if any were, `nearest` came closest."""
 
     nearest: Found
 

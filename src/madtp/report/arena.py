@@ -22,14 +22,19 @@ _MEANS = {
     "speedup": ("speedup",),
     "train_seconds": ("train_seconds",),
 }
-COLUMNS = ("method", "trained", "reduction_asked", "seeds", "metric", "quality", "spread", *_MEANS, "failed")
+COLUMNS = (
+    "method", "trained", "reduction_asked", "seeds", "seeds_asked", "metric", "quality", "spread", *_MEANS, "short",
+    "failed",
+)  # fmt: skip
+SHORT = 0.01  # of a reduction: what a row may save less than asked for and still be compared
 
 
 def arena_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """One line for each method, budget and way (trained or not), in the order of their first rows.
 
     `quality` is the mean of the task's main metric, `spread` its sample standard deviation (None of one seed), `seeds`
-    how many rows have it; `failed` is what a row says that could not be made.
+    how many rows have it, of `seeds_asked`; `short`: it saves less than was asked for, by more than `SHORT`; `failed`
+    is what a row says that could not be made.
     """
     metric = next(iter(metric_names({"rows": list(rows)})), None)
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
@@ -43,6 +48,7 @@ def arena_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             "trained": trained,
             "reduction_asked": asked,
             "seeds": len(known),
+            "seeds_asked": len(some),
             "metric": metric,
             "quality": mean(known) if known else None,
             "spread": stdev(known) if len(known) > 1 else None,
@@ -50,6 +56,7 @@ def arena_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         for name, path in _MEANS.items():
             values = [value for row in some if (value := _at(row, path)) is not None]
             line[name] = mean(values) if values else None
+        line["short"] = line["reduction"] is not None and line["reduction"] < asked - SHORT
         table.append({**line, "failed": next((row["failed"] for row in some if "failed" in row), None)})
     return table
 
@@ -77,7 +84,8 @@ def arena_rich(table: Sequence[Mapping[str, Any]]) -> Table:
     from rich.text import Text
 
     metric = str(next((line["metric"] for line in table), None) or "quality")
-    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+    said = "* saves less than asked for" if any(line["short"] for line in table) else None
+    shown = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, caption=said)
     shown.add_column("method", overflow="fold")
     shown.add_column("budget", no_wrap=True)
     main = metric if metric in NO_SHARE else f"{metric} %"
@@ -91,12 +99,14 @@ def arena_rich(table: Sequence[Mapping[str, Any]]) -> Table:
         quality = score(metric, line["quality"], 2).removesuffix("%")
         if line["spread"] is not None:
             quality += f" ± {score(metric, line['spread'], 2).removesuffix('%')}"
+        if 0 < line["seeds"] < line["seeds_asked"]:
+            quality += f" ({line['seeds']} of {line['seeds_asked']})"
         cells = [
             line["method"],
             f"{line['reduction_asked']:g}" + (" trained" if line["trained"] else ""),
             "not met" if line["failed"] and line["quality"] is None else quality,
             amount(line["gflops"]),
-            MISSING if line["reduction"] is None else f"{line['reduction']:.3f}",
+            MISSING if line["reduction"] is None else f"{line['reduction']:.3f}" + "*" * line["short"],
             percent(line["kept_fraction"]),
             amount(line["ms_per_image"]),
             times(line["speedup"]),

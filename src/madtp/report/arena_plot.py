@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from madtp.report.plot import TEXT, colour, new_figure, page_svg, quality_label
+from madtp.report.table import score
 
 _MARKERS = "osD^vP*XpHd<>h"
 WAYS = {False: "without training", True: "trained alike"}
@@ -71,7 +72,8 @@ def arena_figures(table: Sequence[Mapping[str, Any]], against: str) -> list[tupl
             fontsize=8,
         )
         told = "; ".join(
-            f"{line['method']} at {line['reduction_asked']:g}: {100 * line['quality']:.1f}% at {line[against]:.3g}"
+            f"{line['method']} at {line['reduction_asked']:g}: {score(line['metric'], line['quality'])} "
+            f"at {line[against]:.3g}"
             for line in lines
             if line["trained"] == trained
         )

@@ -1,0 +1,16 @@
+# Sourced by the scripts that train: in $out a run that ended is left alone, one that was cut short goes on.
+# One thread: results then do not depend on the number of cores.
+madtp=${MADTP:-madtp}
+python=${PYTHON:-python}
+here=$(dirname "${BASH_SOURCE[0]}")
+export OMP_NUM_THREADS=1
+
+# train or compress, name of the run, options
+run() {
+    local to=$out/$2 more=()
+    if [ -e "$to/report.json" ]; then return; fi
+    if [ -e "$to/checkpoint.pt" ]; then more=(--resume); else rm -rf "$to"; fi
+    $madtp "$1" --out "$to" "${@:3}" "${more[@]}"
+}
+# the model that is bundled with madtp
+bundled() { $python -c 'import madtp, pathlib; print(pathlib.Path(madtp.__file__).parent / "assets" / "demo-vqa")'; }
