@@ -12,7 +12,10 @@ mkdir -p "$out"
 
 bench() { $madtp bench --semantic-tokens 200 --reduction 0.5 0.8 --json "${@:2}" >"$out/$1.json"; }
 
-towers() { bench towers --preset blip-base-nlvr2 --batch-size 1 8 --pairs 7; }
+towers() {
+    bench towers-1 --preset blip-base-nlvr2 --batch-size 1 --pairs 15
+    bench towers-8 --preset blip-base-nlvr2 --batch-size 8 --pairs 7
+}
 bf16() { bench bf16 --preset blip-base-nlvr2 --batch-size 8 --pairs 7 --dtype bfloat16; }
 clip() { bench clip --preset clip-vit-base-16 --batch-size 32 --pairs 7; }
 caption() { bench caption --preset blip-base-caption --batch-size 4 --pairs 3 --stock; }
