@@ -52,8 +52,11 @@ ROOMS: dict[str, set[str]] = {
         "stop",
     },
     "collection": BASE | SIDE | {"prune", "model", "task", "runtime"},  # its workers are processes of their own
-    "compare": BASE | SIDE | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train"},
-    "tune": BASE | SIDE | {"task", "model", "recipe", "checkpoints", "train"},
+    "shared": BASE | {"data"},
+    "compare": BASE
+    | SIDE
+    | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train", "shared"},
+    "tune": BASE | SIDE | {"task", "model", "recipe", "checkpoints", "train", "shared"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
     "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
@@ -75,6 +78,7 @@ ROOMS: dict[str, set[str]] = {
         "calibration",
         "view",
         "compare",
+        "shared",
         "tune",
         "collection",
         "page",

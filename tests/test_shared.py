@@ -30,6 +30,7 @@ def test_content_is_what_the_samples_say() -> None:
         whole = content_of([train, val])
         assert whole == content_of([replace(train, name="elsewhere"), val]), "wherever it lies"
         assert len({whole, content_of([train]), content_of([val, train]), content_of([train[:2], val])}) == 4
+        assert content_of([replace(train, answers=("red",)), val]) != whole, "ranked over another list"
         field = {"vqa": "questions", "reasoning": "statements"}.get(task, "captions")
         first, *rest = train.samples
         for other in (replace(first, image_id="other"), replace(first, **{field: first.texts[:1]})):
