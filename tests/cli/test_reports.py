@@ -87,11 +87,16 @@ def test_the_report_of_compare(madtp: Run, model: Path, data: Path, tmp_path: Pa
     result = object_of(madtp(*command))
     page = page_of(tmp_path)
     assert elements(page, result) == ELEMENTS["compare"]
+    assert ("* saves less than was asked for" in page.text) == any(line["short"] for line in result["table"])
     dense = result["table"][0]
     for line in result["table"]:
         change = "–" if line is dense else points(100 * (line["quality"] - dense["quality"]))
         said = [line["method"], f"{line['reduction_asked']:g}", percent(line["quality"], 2), change]
-        said += [amount(line["gflops"]), percent(line["reduction"]), percent(line["kept_fraction"])]
+        said += [
+            amount(line["gflops"]),
+            f"{percent(line['reduction'])}{'*' * line['short']}",
+            percent(line["kept_fraction"]),
+        ]
         assert " ".join([*said, amount(line["ms_per_image"]), times(line["speedup"]), "1"]) in page.text
     kept = [row for row in result["rows"] if row["reduction_asked"] == 0.4]
     for row in kept:  # its tokens are drawn, and its answers shown, as it was measured
