@@ -9,7 +9,8 @@ export OMP_NUM_THREADS=1
 run() {
     local to=$out/$2 more=()
     if [ -e "$to/report.json" ]; then return; fi
-    if [ -e "$to/checkpoint.pt" ]; then more=(--resume); else rm -rf "$to"; fi
+    # one that was begun and has no checkpoint begins anew; a folder that is no run at all is left to madtp to refuse
+    if [ -e "$to/checkpoint.pt" ]; then more=(--resume); elif [ -e "$to/run.json" ]; then rm -r "$to"; fi
     $madtp "$1" --out "$to" "${@:3}" "${more[@]}"
 }
 # the model that is bundled with madtp
