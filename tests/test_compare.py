@@ -1,5 +1,6 @@
 """A comparison's rows: what is planned, what goes on where it stopped, what cannot be met."""
 
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from madtp import compare, evaluate
+from madtp import compare, evaluate, train
 from madtp.calibration import calibrate_all, first_controllers
-from madtp.compare import Comparison, Job, plan, rows_in, variant
+from madtp.compare import Comparison, Job, plan, rows_in, same_name, variant
 from madtp.cost.budget import Controller
 from madtp.errors import InputError
 from madtp.evaluate import time_towers
 from madtp.model.load import load
 from madtp.model.save import save_model
 from madtp.recipe import TrainConfig
+from madtp.stop import Stopped
 from madtp.task.vqa import VqaTask
 from madtp.train import Progress
 from small import contents, model_folder, nano, nano_model, nano_processor, nano_task, processor, samples, scenes
@@ -62,6 +64,7 @@ def test_a_method_with_settings_of_its_own(dense: Path, tmp_path: Path) -> None:
         ("tome_dynamic:semantic_tokens=5", "semantic_tokens is nothing for tome_dynamic"),
         ("random:first_block=0:straight_through=1", "straight_through is nothing for random"),
         ("dense:first_block=1", "first_block is nothing for dense"),
+        ("downsample:first_block=1", "first_block is nothing for downsample"),  # no block prunes
     ):
         with pytest.raises(InputError, match=said):
             variant(name)
@@ -82,16 +85,48 @@ def test_a_method_with_settings_of_its_own(dense: Path, tmp_path: Path) -> None:
     ]
 
 
+def test_a_variant_has_one_name() -> None:
+    for name in ("madtp:alpha=0:first_block=2", "madtp:first_block=2:alpha=0.0", "madtp:alpha=0e3:first_block=02"):
+        assert same_name(name) == "madtp:alpha=0:first_block=2"
+    for name in ("tome", "madtp:alpha=0.123456789", "madtp:alignment=contrastive:semantic_tokens=100"):
+        assert variant(same_name(name)) == variant(name)
+
+
+def test_rows_align_as_they_say_whatever_the_model_did(tmp_path: Path) -> None:
+    contrastive = model_folder(tmp_path / "model", alignment="contrastive")
+    arena = comparison(contrastive, tmp_path / "out")
+    made = [arena._start(Job(name, 0.3, True, 0)).pruning for name in ("madtp", "madtp:alignment=contrastive")]
+    assert [settings.alignment for settings in made] == ["cosine", "contrastive"]
+
+
 class Stop(Exception):
     """Stands for the power cut."""
 
 
-def test_a_training_that_was_cut_short_goes_on_and_ends_the_same(dense: Path, tmp_path: Path) -> None:
-    job = Job("tome", 0.4, True, 1)
+class Clock:
+    """Seconds that pass when it is told so, for `madtp.train`."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        patch.setattr(train, "time", self)
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def step(self, progress: Progress) -> None:
+        self.now += 7
+
+
+def test_a_training_that_was_cut_short_goes_on_and_ends_the_same(
+    dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, clock = Job("tome", 0.4, True, 1), Clock(monkeypatch)
     whole, broken = (comparison(dense, tmp_path / name) for name in ("whole", "broken"))
-    expected = whole.run(job)
+    expected = whole.run(job, clock.step)
+    assert expected["train_seconds"] == 7 * 8, "six steps, two validations"
 
     def cut(progress: Progress) -> None:
+        clock.step(progress)
         if progress.step == 5:  # in the second epoch
             raise Stop
 
@@ -99,9 +134,15 @@ def test_a_training_that_was_cut_short_goes_on_and_ends_the_same(dense: Path, tm
         broken.run(job, cut)
     assert not broken.done(job)
     seen: list[int] = []
-    row = broken.run(job, lambda progress: seen.append(progress.step))
+    clock.now += 1000
+
+    def see(progress: Progress) -> None:
+        clock.step(progress)
+        seen.append(progress.step)
+
+    row = broken.run(job, see)
     assert min(seen) == 4, "the first epoch was not trained again"
-    timed = {"seconds", "ms_per_image", "speedup", "train_seconds"}
+    timed = {"seconds", "ms_per_image", "speedup"}
     assert {k: v for k, v in row.items() if k not in timed} == {k: v for k, v in expected.items() if k not in timed}
     before = contents(tmp_path / "broken")
     assert broken.run(job) == row and rows_in(tmp_path / "broken") == [row]
@@ -114,6 +155,31 @@ def test_a_budget_out_of_reach_is_a_row_that_says_so(dense: Path, tmp_path: Path
     trained = comparison(dense, tmp_path).run(Job("random", 0.99, True, 0))
     assert "0.99 is impossible" in trained["failed"] and "metrics" not in trained
     assert rows_in(tmp_path) == [row, trained]
+
+
+def test_a_training_that_diverges_is_a_row_that_says_so(dense: Path, tmp_path: Path) -> None:
+    arena = comparison(dense, tmp_path, recipe=replace(RECIPE, lr=1e30, bad_steps=2))
+    row = arena.run(Job("tome", 0.4, True, 0))
+    assert "2 steps in a row without a finite loss" in row["failed"] and "metrics" not in row
+    assert arena.run(Job("tome", 0.4, True, 0), lambda progress: pytest.fail("trained again")) == row
+
+
+def test_a_signal_lets_a_training_write_its_checkpoint(dense: Path, tmp_path: Path) -> None:
+    job = Job("tome", 0.4, True, 1)
+    arena = comparison(dense, tmp_path, listen=True)
+    seen: list[int] = []
+
+    def asked(progress: Progress) -> None:
+        seen.append(progress.step)
+        if progress.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match="SIGTERM: the same command goes on from the last checkpoint") as stopped:
+        arena.run(job, asked)
+    assert stopped.value.code == 0 and seen == [1, 2] and signal.getsignal(signal.SIGTERM) == before
+    arena.run(job, lambda progress: seen.append(progress.step))
+    assert seen[2] == 3
 
 
 def test_a_damaged_row_is_named(dense: Path, tmp_path: Path) -> None:

@@ -52,11 +52,12 @@ ROOMS: dict[str, set[str]] = {
         "stop",
     },
     "collection": BASE | SIDE | {"prune", "model", "task", "runtime"},  # its workers are processes of their own
-    "shared": BASE | {"data"},
+    "knobs": BASE,
+    "shared": BASE | SIDE | {"task", "evaluate", "train", "checkpoints", "stop"},
     "compare": BASE
     | SIDE
-    | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train", "shared"},
-    "tune": BASE | SIDE | {"task", "model", "recipe", "checkpoints", "train", "shared"},
+    | {"prune", "model", "task", "evaluate", "calibration", "recipe", "checkpoints", "train", "shared", "soundness"},
+    "tune": BASE | SIDE | {"task", "model", "recipe", "checkpoints", "train", "shared", "soundness", "knobs"},
     "page": BASE | SIDE | {"prune", "model", "task", "evaluate", "view"},
     "answer": BASE | SIDE | {"prune", "model", "task", "evaluate"},
     "pipelines": BASE | SIDE | {"prune", "model", "task", "evaluate", "answer"},
@@ -80,6 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "compare",
         "shared",
         "tune",
+        "knobs",
         "collection",
         "page",
         "serve",

@@ -1,5 +1,6 @@
 """What all rows of a folder share: settings, the data's content, the model's values."""
 
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import pytest
 import torch
 
 from madtp.errors import InputError
-from madtp.shared import check_settings, content_of, read_json, weights_of
-from small import nano_model, samples
+from madtp.shared import check_blocks, check_settings, content_of, model_of, read_json
+from small import nano_model, nano_processor, processor, samples
 
 
 def test_settings_must_be_the_same(tmp_path: Path) -> None:
@@ -43,14 +44,32 @@ def test_content_is_what_the_samples_say() -> None:
     )
 
 
-def test_weights_are_the_values() -> None:
-    one, other = nano_model(), nano_model(seed=1)
-    assert weights_of(one) == weights_of(nano_model(temperature=3.0)) != weights_of(other)
-    half = weights_of(nano_model().bfloat16())
-    assert half != weights_of(one)
+def test_a_model_is_its_values_its_settings_and_its_processor() -> None:
+    one, mine = nano_model(), processor()
+    whole = model_of(one, mine)
+    assert whole == model_of(nano_model(temperature=3.0), processor()), "whatever it was set to"
+    others = [
+        nano_model(seed=1),
+        nano_model().bfloat16(),
+        nano_model(first_block=1),
+        nano_model(alignment="contrastive"),
+    ]
+    assert len({whole, *(model_of(other, mine) for other in others)}) == 5
     with torch.no_grad():
         next(reversed(list(one.parameters()))).view(-1)[-1] += 1e-6
-    assert weights_of(one) != weights_of(nano_model())
+    assert model_of(one, mine) != whole
+    brighter, wordier = deepcopy(mine), deepcopy(mine)
+    brighter.image_processor.image_mean = [0.9, 0.9, 0.9]
+    wordier.tokenizer.add_tokens(["never"])
+    assert len({whole, *(model_of(nano_model(), other) for other in (brighter, wordier, nano_processor("clip")))}) == 4
+
+
+def test_a_block_must_be_there() -> None:
+    model = nano_model(first_block=1)
+    check_blocks(model, (0, 2))
+    assert model.pruning.first_block == 1
+    with pytest.raises(InputError, match="no block has the number 3; from 0, the towers have 3"):
+        check_blocks(model, (0, 3))
 
 
 def test_what_was_written_here(tmp_path: Path) -> None:

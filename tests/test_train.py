@@ -97,7 +97,7 @@ def same(left: Any, right: Any) -> bool:
 def assert_same_run(out: Path, whole: Path) -> None:
     state, expected = (torch.load(folder / STATE, weights_only=True) for folder in (out, whole))
     for content in (state, expected):  # others in this process draw from Python's, a run does not
-        content["config"]["workers"] = None
+        content["config"]["workers"] = content["seconds"] = None
         for drawn in content["random"] if content["config"]["processes"] > 1 else [content["random"]]:
             drawn["python"] = None
     for key in expected:
@@ -332,7 +332,7 @@ def test_a_damaged_checkpoint_is_refused(stopped: Path, tmp_path: Path) -> None:
     whole = (stopped / STATE).read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\x00" * 99):
         (tmp_path / STATE).write_bytes(content)
-        with pytest.raises(InputError, match=r"checkpoint\.pt: damaged, cut short or not a check.*; start") as error:
+        with pytest.raises(InputError, match=r"checkpoint\.pt: damaged, cut short or not a check.*; remove it, or start") as error:
             start(tmp_path, CONFIG).run(resume=True)
         assert "\n" not in str(error.value)
     torch.save({"model": {}}, tmp_path / STATE)

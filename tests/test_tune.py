@@ -1,6 +1,7 @@
 """The search: trials are proposed, stopped early, cut short and gone on with; the best is kept, and nothing is lost."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import optuna
 import pytest
 
 from madtp.errors import InputError
+from madtp.knobs import KNOBS, Knob, how_many, parse_space
 from madtp.model.load import load
 from madtp.recipe import Progress, TrainConfig
-from madtp.tune import KNOBS, ROW, RUNS, Knob, Search, parse_space
+from madtp.stop import Stopped
+from madtp.tune import ROW, RUNS, Search
 from small import contents, model_folder, nano_task, samples
 
 
@@ -31,6 +34,7 @@ def test_what_may_be_searched() -> None:
     assert space["lr"] == Knob(low=1e-4, high=1e-3)
     assert space["semantic_tokens"].values == (16, 64)
     assert space["distill"].values == (0.5,) and space["alpha"].values == (0.0,)
+    assert how_many(space.values()) == float("inf") and how_many(parse_space("alpha first_block=1,2").values()) == 10
     for wrong, said in (
         ("", "names no setting"),
         ("temperature", "unknown setting 'temperature'"),
@@ -126,6 +130,65 @@ def test_settings_that_cannot_meet_the_budget_fail_alone(dense: Path, tmp_path: 
     assert by_block[2]["state"] == "failed" and "reduction" in by_block[2]["reason"]
 
 
+def test_a_training_that_diverges_fails_alone(dense: Path, tmp_path: Path) -> None:
+    run = search(dense, tmp_path / "out", "lr=1e-3,1e30 alpha=0", epochs=1, batch_size=1, bad_steps=2)
+    by_rate = {row["settings"]["lr"]: row for row in run.run(5)}
+    assert by_rate[1e-3]["state"] == "done"
+    assert by_rate[1e30]["state"] == "failed" and "2 steps in a row" in by_rate[1e30]["reason"]
+
+
+@pytest.mark.parametrize("state", ["stopped", "failed"])
+def test_settings_are_tried_once_however_they_ended(
+    state: str, dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where all have been, the search is over."""
+    first: list[int] = []
+
+    def first_alone(self: optuna.pruners.MedianPruner, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
+        first.append(trial.number)
+        return trial.number == first[0]
+
+    if state == "stopped":
+        monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", first_alone)
+    space = "alpha=0,0.3" if state == "stopped" else "first_block=0,2"
+    trained: set[int] = set()
+    run = search(dense, tmp_path / "out", space, epochs=1)
+    rows = run.run(40, lambda trial, progress: trained.add(trial))
+    assert {row["state"] for row in rows} == {"done", state} and len(rows) < 40
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(row["folder"], []).append({**row, "trial": None, "epochs": None})
+    assert len(kinds) == len(trained) == 2
+    assert all(same == alike[0] for alike in kinds.values() for same in alike)
+    assert run.run(41, lambda trial, progress: pytest.fail("trained again")) == rows
+
+
+def test_of_several_budgets_the_mean_is_the_value(dense: Path, tmp_path: Path) -> None:
+    seen: list[float] = []
+    run = search(dense, tmp_path / "out", "lr=1e-3", epochs=1, reductions=(0.0, 0.4))
+    (row,) = run.run(1, lambda trial, progress: seen.append(progress.value or 0))
+    log = (tmp_path / "out" / row["folder"] / "log.jsonl").read_text().splitlines()
+    both = [line["val"]["accuracy"] for line in map(json.loads, log) if "val" in line]
+    assert len(both) == 2 and row["value"] == sum(both) / 2 == seen[-1]
+
+
+def test_a_signal_lets_a_trial_write_its_checkpoint(dense: Path, tmp_path: Path) -> None:
+    whole = search(dense, tmp_path / "whole").run(1)
+    data = search(dense, tmp_path / "out")
+    listening = Search(**{**vars(data), "listen": True})
+
+    def asked(trial: int, progress: Progress) -> None:
+        if progress.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Stopped, match="SIGINT: the same command goes on") as stopped:
+        listening.run(1, asked)
+    assert stopped.value.code == 130
+    steps: list[int] = []
+    (row,) = listening.run(1, lambda trial, progress: steps.append(progress.step))
+    assert steps[0] == 4 and {**row, "trial": 0} == whole[0]
+
+
 def test_what_is_not_searched_is_what_compress_makes_of_it(tmp_path: Path) -> None:
     """Whatever the model was trained with; so the command in best.json makes the same model."""
     tuned = model_folder(tmp_path / "tuned", alpha=0.7, straight_through=0.5, alignment="contrastive", first_block=1)
@@ -156,6 +219,6 @@ def test_the_same_settings_are_not_trained_twice(dense: Path, tmp_path: Path) ->
         3, lambda trial, progress: trained.append((trial, progress.step))
     )
     assert {trial for trial, _ in trained} == {0}
-    assert [row["value"] for row in rows] == [rows[0]["value"]] * 3
+    assert len(rows) == 1, "there are no others"
     (row,) = (tmp_path / "out" / "runs").glob(f"*/{ROW}")
     assert json.loads(row.read_text())["settings"] == {"alpha": 0.1}

@@ -81,7 +81,9 @@ def write(folder: Path, state: Any, keep: int) -> None:
                 raise
             full = cause.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
             said = "the disk is full" if full else cause.strerror
-            raise InputError(f"cannot write the checkpoint: {said}", path, "free the disk, then --resume") from error
+            raise InputError(
+                f"cannot write the checkpoint: {said}", path, "free the disk, then go on (--resume)"
+            ) from error
         _make_room(folder, keep)
 
 
@@ -131,7 +133,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint. One without a checksum, of an earlier version, is taken as it is where it can be read."""
-    damaged = InputError("damaged, cut short or not a checkpoint", path, "start again with --overwrite")
+    damaged = InputError("damaged, cut short or not a checkpoint", path, "remove it, or start again with --overwrite")
     try:
         if not _sum_is_right(path):
             raise damaged
@@ -143,7 +145,7 @@ def _read(path: Path) -> dict[str, Any]:
     except Exception as error:
         raise damaged from error
     if not isinstance(state, dict) or not {"config", "step", "optimizer", "gradients"} <= state.keys():
-        raise InputError("not a checkpoint of this program", path, "start again with --overwrite")
+        raise InputError("not a checkpoint of this program", path, "remove it, or start again with --overwrite")
     return state
 
 

@@ -1,13 +1,12 @@
 """Methods side by side: each at the same measured GFLOPs, on one model and one data set, as it is and trained alike."""
 
 import json
-import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate.utils import set_seed
 
 from madtp import checkpoints
@@ -23,7 +22,8 @@ from madtp.model.load import load
 from madtp.prune import METHODS
 from madtp.recipe import Progress, TrainConfig
 from madtp.report.settings import settings
-from madtp.shared import read_json
+from madtp.shared import begun, read_json, trained
+from madtp.soundness import Diverged
 from madtp.task.base import Task
 from madtp.train import Trainer
 
@@ -54,7 +54,7 @@ def variant(name: str) -> tuple[str, dict[str, Any]]:
         key, _, value = setting.partition("=")
         if key not in CHANGES:
             raise InputError(f"{name}: unknown setting {key!r}", "--methods", f"known are {', '.join(CHANGES)}")
-        if method == DENSE or (key in GUIDED and not METHODS[method].guided):
+        if not _reads(method, key):
             raise InputError(f"{name}: {key} is nothing for {method}", "--methods", "leave it out")
         try:
             changes[key] = CHANGES[key](value)
@@ -62,6 +62,18 @@ def variant(name: str) -> tuple[str, dict[str, Any]]:
             raise InputError(f"{name}: {value!r} is no number", "--methods", f"e.g. {method}:{key}=1") from None
     PruneConfig(**changes)  # refuses what is out of range
     return method, changes
+
+
+def _reads(method: str, setting: str) -> bool:
+    if method == DENSE:
+        return False
+    return METHODS[method].guided if setting in GUIDED else not METHODS[method].pixels
+
+
+def same_name(name: str) -> str:
+    """One name for all ways to write a variant: `"madtp:alpha=0.0"` -> `"madtp:alpha=0"`. Raises as `variant`."""
+    method, changes = variant(name)
+    return ":".join((method, *(f"{key}={changes[key]}".removesuffix(".0") for key in CHANGES if key in changes)))
 
 
 def _guided(name: str) -> bool:
@@ -132,6 +144,7 @@ class Comparison:
         pairs: times that dense and pruned are timed in turn.
         device: "cpu" or "cuda".
         faults: what to do about samples that cannot be read; None = the first ends it.
+        listen: signals let a training write its checkpoint first, and `Stopped` is raised (see `madtp.stop`).
     """
 
     model: str
@@ -147,6 +160,7 @@ class Comparison:
     pairs: int = 7
     device: str = "cpu"
     faults: Faults | None = None
+    listen: bool = False
 
     def folder(self, job: Job) -> Path:
         """Where a row and, if it is trained, its model are."""
@@ -159,7 +173,7 @@ class Comparison:
     def run(self, job: Job, report: Callable[[Progress], None] | None = None) -> dict[str, Any]:
         """Make a row, or read it where it is there; a training that was cut short goes on.
 
-        A budget that the method cannot meet gives a row that says so.
+        A budget that the method cannot meet, or a training that diverges, gives a row that says so.
 
         Raises:
             InputError: as the trainer and `evaluate`.
@@ -167,19 +181,21 @@ class Comparison:
         folder = self.folder(job)
         if self.done(job):
             return read_json(folder / ROW)
-        begun = {"method": job.method, "reduction_asked": job.budget, "trained": job.trained, "seed": job.seed}
-        begun["commit"] = settings()["commit"]
+        where = settings()
+        about = {"method": job.method, "reduction_asked": job.budget, "trained": job.trained, "seed": job.seed}
+        about |= {"commit": where["commit"], "hardware": where["hardware"]}
+        about |= {"threads": torch.get_num_threads(), "pairs": self.pairs}
         try:
             model, more = self._trained(job, report) if job.trained else self._calibrated(job)
-        except OutOfReach as error:
-            row: dict[str, Any] = {**begun, "failed": str(error)}
+        except (OutOfReach, Diverged) as error:
+            row: dict[str, Any] = {**about, "failed": str(error)}
         else:
             found = evaluate(model, self.task, self.test, faults=self.faults)
             answered = {prediction.image_id for prediction in found.predictions}
             readable = tuple(sample for sample in self.test if sample.image_id in answered)
             dense = None if model.pruning.widths is None else self._dense()
             took = timed(model, self.task, replace(self.test, samples=readable[:32]), pairs=self.pairs, dense=dense)
-            row = {**begun, "temperature": model.temperature, **found.to_dict(), **took, **more}
+            row = {**about, "temperature": model.temperature, **found.to_dict(), **took, **more}
             places, marks = places_of(found.predictions, self.test), self.task.marks(found.scored)
             atomic_write(folder / MARKS, json.dumps({"places": places, "marks": marks}) + "\n")
         write_json(folder / ROW, row)
@@ -213,7 +229,7 @@ class Comparison:
         set_seed(job.seed)
         model = self._dense()
         method, changes = variant(job.method)
-        own = {} if method == DENSE else {"method": method, **self.pruning}
+        own = {} if method == DENSE else {"method": method, "alignment": PruneConfig().alignment, **self.pruning}
         if not _guided(job.method):
             own |= {"alpha": 0.0, "straight_through": 0.0}  # there is nothing to align or to teach
         count = changes.pop("semantic_tokens", self.semantic_tokens)
@@ -233,31 +249,17 @@ class Comparison:
     def _trained(self, job: Job, report: Callable[[Progress], None] | None) -> tuple[Any, dict[str, Any]]:
         assert self.train is not None
         folder, model = self.folder(job), self._start(job)
-        resume = checkpoints.is_there(folder)
-        if not resume:
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short before its first checkpoint
-            folder.mkdir(parents=True)
+        resume = begun(folder)
         config = replace(self.recipe, seed=job.seed, reductions=(job.budget,) if job.budget else ())
-        steps = 0
-
-        def count(progress: Progress) -> None:
-            nonlocal steps
-            steps += progress.loss == progress.loss  # none is told of a validation
-            if report is not None:
-                report(progress)
-
         how: dict[str, Any] = {"device": self.device, "source": {"model": self.model, "data": self.train.name}}
         if self.faults is not None:  # its own: they are named in the row's folder, and in the comparison's
             how["faults"] = Faults("skip" if self.faults.skip else "stop", self.faults.most)
-        run = Trainer(model, self.task, self.train, self.val, folder, config, count, **how)
-        begin = time.perf_counter()
-        run.run(resume)
+        run = Trainer(model, self.task, self.train, self.val, folder, config, report, **how)
+        trained(run, resume, self.listen)
         if self.faults is not None:
             self.faults.learn([line for line in lines_of(folder) if line["kind"] in KINDS])
-        # Of a run that was resumed, what the steps done here took says what all would have taken.
-        seconds = (time.perf_counter() - begin) * run.steps / steps if steps else None
         best: Any = load(folder)
-        return best.to(self.device).eval(), {"train_seconds": seconds, "best_epoch": run.best.get("epoch")}
+        return best.to(self.device).eval(), {"train_seconds": run.seconds, "best_epoch": run.best.get("epoch")}
 
 
 def rows_in(out: Path) -> list[dict[str, Any]]:

@@ -75,6 +75,8 @@ class TrainConfig:
         for budget in self.reductions:
             if budget:
                 check_reduction(budget)
+        if self.tag_epochs >= self.epochs:
+            raise InputError(f"{self.tag_epochs} of {self.epochs}", "--tag-epochs", "leave an epoch for the texts")
         if not self.lr > 0:
             raise InputError(f"{self.lr:g} is not above 0", "--lr")
 

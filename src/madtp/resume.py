@@ -88,6 +88,7 @@ def save_state(run: "Trainer") -> None:
         "controllers": [None if controller is None else asdict(controller) for controller in run.controllers],
         "best": run.best,
         "due": run.due,
+        "seconds": run.seconds,
         "bad": {**asdict(run.bad), "ids": ids if several else ids[0]},  # of every process
         "accumulated": run.accelerator.step,
         "gradients": gradients,
@@ -143,6 +144,7 @@ def load_state(run: "Trainer") -> None:
     set_random_states(drawn[rank] if isinstance(drawn, list) else drawn)
     run.controllers = [None if some is None else Controller(**some) for some in state["controllers"]]
     run.step, run.best, run.due = state["step"], state["best"], state.get("due", False)
+    run.spent = state.get("seconds", 0.0)
     bad = dict(state.get("bad", {}))
     if run.place[1] > 1 and bad.get("ids"):
         bad["ids"] = bad["ids"][rank]

@@ -8,6 +8,10 @@ from typing import Any
 from madtp.errors import InputError
 
 
+class Diverged(InputError):
+    """Too many steps in a row without a finite loss and gradient."""
+
+
 @dataclass
 class Bad:
     """Steps of a run that were left out.
@@ -40,7 +44,7 @@ class Bad:
             tell: gets a line about a step that is left out.
 
         Raises:
-            InputError: too many in a row.
+            Diverged: too many in a row.
         """
         what = self.what or ("" if math.isfinite(norm) else "gradient")
         ids, self.ids, self.what = self.ids, [], ""
@@ -51,5 +55,5 @@ class Bad:
         tell({"kind": "step", "split": "train", "id": str(step), "error": f"{what} is not finite", "samples": ids})
         if self.row >= most:
             said = f"{self.row} steps in a row without a finite loss and gradient, the last ({what}) is step {step}"
-            raise InputError(said, "train", "their samples are named in errors.jsonl; use a lower --lr")
+            raise Diverged(said, "train", "their samples are named in errors.jsonl; use a lower --lr")
         return True

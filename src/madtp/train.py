@@ -49,7 +49,7 @@ class Trainer:
         bare: the model, whole.
         trained: what steps train: the model, or its sharded copy.
         stop: whether the run is to stop, in all processes; it then writes its checkpoint and raises `Stopped`.
-        bad: steps that were left out.
+        bad, spent: steps that were left out; seconds before the checkpoint that it goes on from.
     """
 
     def __init__(
@@ -102,6 +102,7 @@ class Trainer:
         self.step, self.prepared, self.owed = 0, False, False  # a checkpoint is owed
         self.due = False  # the epoch is over, its validation is not
         self.best: dict[str, Any] = {}
+        self.spent, self._began = 0.0, time.perf_counter()
         own = self.bare.pruning.of_training()
         own |= {"images": len(train), "asked": train.n_texts, "processes": self.place[1], "stream": streamed}
         self.source = (source or {}) | own | task.settings()
@@ -115,6 +116,11 @@ class Trainer:
         seen = {id(p) for p in mine.values()}  # the model's own may be among them
         mine |= {f"helper.{n}": p for n, p in beside.items() if p.requires_grad and id(p) not in seen}
         return list(mine.items())
+
+    @property
+    def seconds(self) -> float:
+        """Of training, validations included; not what was lost with a run that was cut short."""
+        return self.spent + time.perf_counter() - self._began
 
     def run(self, resume: bool = False) -> Evaluation:
         """Train to the end; returns the evaluation of the best model by validation, which is then in `out`.
@@ -132,24 +138,24 @@ class Trainer:
         elif not self.prepared:
             self.prepare()
         self.faults.attach(self.out, self.accelerator.is_main_process)
-        begin = time.perf_counter()
+        self._began = time.perf_counter()
         for epoch in range(self.step // self.per_epoch - self.due, self.config.epochs):
             if not self.due:
                 self._epoch(epoch)
             last = epoch + 1 == self.config.epochs
             tagging = epoch < self.config.tag_epochs
             if last or ((epoch + 1) % self.config.eval_every == 0 and not tagging):
-                self._validated(epoch, begin)
+                self._validated(epoch)
             self._save()
         with self.stop.at_once():
             return self._finish()
 
-    def _validated(self, epoch: int, begin: float) -> None:
+    def _validated(self, epoch: int) -> None:
         """Validate; a run that is asked to stop meanwhile does it anew when it is resumed."""
         self.due, drawn = True, random_states()
         try:
             with self.stop.at_once():
-                self._validate(epoch, time.perf_counter() - begin)
+                self._validate(epoch)
         except Stopped:
             set_random_states(drawn)
             self._save()
@@ -217,8 +223,8 @@ class Trainer:
                 self.optimizer.step()
             self.optimizer.zero_grad()
         if controller is not None and trace is not None and math.isfinite(value):
-            run, full = cost(self.bare, self.task.expect(trace, batch))
-            logs["reduction"] = reduction(*(gather(x.total.to(device)).cpu() for x in (run, full)))
+            both = cost(self.bare, self.task.expect(trace, batch))
+            logs["reduction"] = reduction(*(gather(x.total.to(device)).cpu() for x in both))
             logs["temperature"] = controller.strength
             controller.update(logs["reduction"])
         self.step += 1
@@ -226,7 +232,7 @@ class Trainer:
             more = {"bad_steps": self.bad.total} if self.bad.total else {}
             self._log({"step": self.step, "epoch": epoch, "loss": value, **logs, **more})
         if self.report is not None:
-            note = f"reduction {controller.smooth or 0:.3f}" if controller is not None else ""
+            note = "" if controller is None else f"reduction {controller.smooth or 0:.3f}"
             self.report(Progress(self.step, self.steps, epoch, value, note))
 
     def _clip(self) -> float:
@@ -240,15 +246,15 @@ class Trainer:
         samples = [name for part in together([line["samples"]]) for name in part]
         self.faults.write({**line, "samples": samples})
 
-    def _validate(self, epoch: int, seconds: float) -> None:
+    def _validate(self, epoch: int) -> None:
         """Evaluate at every budget; the mean decides which epoch's model is kept."""
         gather_weights(self.bare, self.trained)
         self.bare.to(self.accelerator.device)
         results, met = [], True
         for controller in self.controllers or [None]:
             if controller is not None:
+                near = controller.strength
                 try:
-                    near = controller.strength
                     calibrate(self.bare, self.task, self.val_batches, controller.target, near=near, mildest=True)
                 except OutOfReach:  # but training may yet bring it within
                     if epoch + 1 == self.config.epochs and not self.best:
@@ -258,11 +264,11 @@ class Trainer:
                 self.bare.temperature = None
             results.append(evaluate(self.bare, self.task.quick(), self.val, batch_size=64, faults=self.faults))
             entry = {"step": self.step, "epoch": epoch, "val": results[-1].metrics, "reduction": results[-1].reduction}
-            self._log({**entry, "temperature": self.bare.temperature, "seconds": round(seconds, 1)})
+            self._log({**entry, "temperature": self.bare.temperature, "seconds": round(self.seconds, 1)})
         value = sum(result.metrics[self.task.higher_is_better] for result in results) / len(results)
         if self.report is not None:
             note = f"validation {self.task.higher_is_better} {100 * value:.2f}%"
-            self.report(Progress(self.step, self.steps, epoch, float("nan"), note, value))
+            self.report(Progress(self.step, self.steps, epoch, math.nan, note, value))
         # A model cut less than asked for while the target still rises must not win.
         ramped = all(controller is None or controller.step >= controller.ramp for controller in self.controllers)
         if ramped and met and value >= self.best.get("value", -1.0):

@@ -5,7 +5,6 @@ in a journal in the search's folder, so that a search that was cut short goes on
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -21,95 +20,19 @@ from optuna.trial import FrozenTrial, TrialState
 from madtp import checkpoints
 from madtp.cost.budget import OutOfReach
 from madtp.data.sample import Data
-from madtp.errors import InputError
 from madtp.files import write_json
+from madtp.knobs import WHOLE, Knob, how_many
 from madtp.model.config import PruneConfig
 from madtp.model.load import load
 from madtp.recipe import Progress, TrainConfig
-from madtp.shared import read_json
+from madtp.shared import begun, read_json, trained
+from madtp.soundness import Diverged
 from madtp.task.base import Task
 from madtp.task.distill import Teacher
 from madtp.train import Trainer
 
 RUNS, JOURNAL, ROW = "runs", "journal.log", "trial.json"
 STARTUP = 3  # trials that are drawn at random, and never stopped early, before others are measured against them
-
-
-@dataclass(frozen=True)
-class Knob:
-    """A setting's values to choose from, or its range.
-
-    Attributes:
-        values: to choose from; empty = the range.
-        low, high: ends of the range, searched on a logarithmic scale.
-    """
-
-    values: tuple[float, ...] = ()
-    low: float = 0.0
-    high: float = 0.0
-
-    def told(self) -> list[float] | str:
-        """For a file of settings."""
-        return list(self.values) or f"{self.low:g}..{self.high:g}"
-
-    def suggest(self, name: str, trial: optuna.Trial) -> float:
-        """The value that a trial is to have."""
-        if len(self.values) == 1:
-            return self.values[0]
-        if self.values:
-            return float(trial.suggest_categorical(name, self.values))
-        return trial.suggest_float(name, self.low, self.high, log=True)
-
-
-# What can be searched, and how far if nothing else is said.
-KNOBS: dict[str, Knob] = {
-    "lr": Knob(low=1e-4, high=2e-3),
-    "alpha": Knob((0.0, 0.03, 0.1, 0.3, 1.0)),
-    "semantic_tokens": Knob((16, 32, 64, 100, 200)),
-    "straight_through": Knob((0.0, 0.1, 0.3, 0.5, 1.0)),
-    "distill": Knob((0.0, 0.3, 1.0)),
-    "first_block": Knob((0, 1, 2)),
-}
-_WHOLE = {"semantic_tokens": 1, "first_block": 0}  # numbers of things, and the least there must be
-
-
-def parse_space(text: str) -> dict[str, Knob]:
-    """`"lr=1e-4..1e-3 alpha=0,0.1 first_block"` -> the knobs by name; one value alone fixes it.
-
-    Raises:
-        InputError: no such setting, or no such values.
-    """
-    space = {}
-    for word in text.split():
-        name, given, said = word.partition("=")
-        if name not in KNOBS:
-            raise InputError(f"unknown setting {name!r}", "--search", f"known are {', '.join(KNOBS)}")
-        space[name] = _knob(name, said) if given else KNOBS[name]
-    if not space:
-        raise InputError("names no setting", "--search", "e.g. 'lr alpha=0,0.1 first_block'")
-    return space
-
-
-def _knob(name: str, said: str) -> Knob:
-    ranged = ".." in said
-    try:
-        numbers = tuple(float(part) for part in said.split(".." if ranged else ","))
-    except ValueError:
-        numbers = ()
-    low = _WHOLE.get(name, 0)
-    right = bool(numbers) and all(low <= n < float("inf") for n in numbers) and (name != "lr" or min(numbers) > 0)
-    if name in _WHOLE:
-        right = right and all(n == int(n) for n in numbers) and not ranged
-    if ranged:
-        right = right and len(numbers) == 2 and 0 < numbers[0] < numbers[1]
-    if not right:
-        raise InputError(f"{name}={said}: no values", "--search", f"e.g. {name}={_example(name)}")
-    return Knob(low=numbers[0], high=numbers[1]) if ranged else Knob(tuple(dict.fromkeys(numbers)))
-
-
-def _example(name: str) -> str:
-    knob = KNOBS[name]
-    return ",".join(f"{value:g}" for value in knob.values) or f"{knob.low:g}..{knob.high:g}"
 
 
 @dataclass(frozen=True)
@@ -124,6 +47,7 @@ class Search:
         recipe: of the training, its budgets among them; a trial's own learning rate and distillation go before it.
         space: knobs by name.
         device: "cpu" or "cuda".
+        listen: signals let a trial write its checkpoint first, and `Stopped` is raised (see `madtp.stop`).
     """
 
     model: str
@@ -134,6 +58,7 @@ class Search:
     recipe: TrainConfig
     space: Mapping[str, Knob]
     device: str = "cpu"
+    listen: bool = False
 
     def run(
         self,
@@ -143,16 +68,19 @@ class Search:
     ) -> list[dict[str, Any]]:
         """Go on until there are `trials`, those of earlier calls included; returns their rows (see `rows`).
 
+        Where every setting of the space has been tried it ends before.
+
         The model of the best (`best_of`) stays in its folder; weights of the others are let go.
 
         Args:
-            trials: finished ones, early-stopped and failed ones included; so is one of the settings of another, which
-                is not trained again.
+            trials: ended ones, early-stopped and failed ones included; so is one of the settings of another, which
+                ends as that did and is not trained again.
             report: told the trial's number and where it is.
             ended: told the rows after every trial, before any weights are let go.
 
         Raises:
-            InputError: as the trainer; a budget that is out of reach makes the trial fail alone.
+            InputError: as the trainer; a budget that is out of reach, or a training that diverges, makes the trial
+                fail alone.
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.out.mkdir(parents=True, exist_ok=True)
@@ -167,7 +95,8 @@ class Search:
         for left in study.get_trials(states=(TrialState.RUNNING,)):  # cut short: done again, from its checkpoint
             study.tell(left.number, state=TrialState.FAIL)
             study.enqueue_trial(left.params, user_attrs={"seen": sorted(left.intermediate_values.items())})
-        while (done := len(_ended(study))) < trials:
+        every = how_many(self.space.values())
+        while (done := len(past := _ended(study))) < trials and len(_tried(past)) < every:
             # a sampler of its own for every trial: a search that was cut short proposes what it would have
             study.sampler = optuna.samplers.TPESampler(seed=self.recipe.seed + done, n_startup_trials=STARTUP)
             trial = study.ask()
@@ -180,11 +109,14 @@ class Search:
 
     def _trial(self, study: optuna.Study, trial: optuna.Trial, report: Callable[[int, Progress], None] | None) -> None:
         settings = {name: knob.suggest(name, trial) for name, knob in self.space.items()}
-        settings |= {name: int(settings[name]) for name in _WHOLE if name in settings}
+        settings |= {name: int(settings[name]) for name in WHOLE if name in settings}
         folder = self._folder(settings)
         trial.set_user_attr("folder", folder.name)
         trial.set_user_attr("settings", settings)
-        if (folder / ROW).is_file():  # the same settings again: known
+        if (known := _tried(_ended(study)).get(folder.name)) is not None:
+            _end_as(study, trial, known)
+            return
+        if (folder / ROW).is_file():  # it was cut short when all was done
             study.tell(trial, read_json(folder / ROW)["value"])
             return
 
@@ -204,7 +136,7 @@ class Search:
         except optuna.TrialPruned:
             study.tell(trial, state=TrialState.PRUNED)
             return
-        except OutOfReach as error:  # with these settings; others may meet the budget
+        except (OutOfReach, Diverged) as error:  # with these settings; others may do better
             trial.set_user_attr("failed", str(error))
             study.tell(trial, state=TrialState.FAIL)
             return
@@ -233,17 +165,15 @@ class Search:
         model.pruning = replace(model.pruning, method="madtp", temperature=None, reduction=None, **own)
         if "semantic_tokens" in settings:
             model.renew_semantic_tokens(int(settings["semantic_tokens"]))
-        resume = checkpoints.is_there(folder)
-        if not resume:
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was cut short before its first checkpoint
-            folder.mkdir(parents=True)
+        resume = begun(folder)
         source = {"model": self.model, "data": self.train.name}
         trainer = Trainer(
             model, self.task, self.train, self.val, folder, recipe, see,
             device=self.device, source=source, teacher=teacher,
         )  # fmt: skip
-        found = trainer.run(resume)
-        value = found.metrics[self.task.higher_is_better]
+        found = trained(trainer, resume, self.listen)
+        several = len(recipe.reductions) > 1  # their mean, as in validation; what is evaluated at the end is the last
+        value = trainer.best["value"] if several else found.metrics[self.task.higher_is_better]
         return {"value": value, "temperature": trainer.bare.temperature, "settings": settings, **found.to_dict()}
 
     def _tidy(self, rows: Sequence[dict[str, Any]]) -> None:
@@ -262,8 +192,9 @@ class Search:
         """One row a trial that ended, in their order.
 
         `trial` its number; `state` "done", "stopped" (early) or "failed" (`reason`: the budget is out of reach
-        so); `value` of the task's main metric at the end, or the best before it was stopped; `epochs` validated;
-        `settings`; `folder`; of trials that are done also metrics, GFLOPs and temperature.
+        so, or the training diverged); `value` of the task's main metric at the end (of several budgets the mean), or
+        the best before it was stopped; `epochs` validated; `settings`; `folder`; of trials that are done also metrics,
+        GFLOPs and temperature, at the last budget.
         """
         rows = []
         for trial in _ended(study):
@@ -297,3 +228,20 @@ def _ended(study: optuna.Study) -> list[FrozenTrial]:
     states = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
     some = study.get_trials(deepcopy=False, states=states)
     return [trial for trial in some if trial.state != TrialState.FAIL or "failed" in trial.user_attrs]
+
+
+def _tried(trials: Sequence[FrozenTrial]) -> dict[str, FrozenTrial]:
+    """The first trial of each settings, by its folder's name."""
+    return {trial.user_attrs["folder"]: trial for trial in reversed(trials)}
+
+
+def _end_as(study: optuna.Study, trial: optuna.Trial, known: FrozenTrial) -> None:
+    """End a trial as another with the same settings ended."""
+    if known.state == TrialState.COMPLETE:
+        study.tell(trial, known.value)
+        return
+    for epoch, value in known.intermediate_values.items():
+        trial.report(value, epoch)
+    if known.state == TrialState.FAIL:
+        trial.set_user_attr("failed", known.user_attrs["failed"])
+    study.tell(trial, state=known.state)

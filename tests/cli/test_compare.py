@@ -129,7 +129,7 @@ def test_rows_of_other_data_or_weights_are_not_mixed(madtp: Run, dense: Path, da
     assert "content '" in madtp(*command, "--methods", "dense,tome").wrong()
     questions.write_text(whole)
     save_model(nano_model(seed=1), processor(), tmp_path / "model")
-    assert "weights '" in madtp(*command, "--methods", "dense,tome").wrong()
+    assert "digest '" in madtp(*command, "--methods", "dense,tome").wrong()
     assert list(rows_of(tmp_path / "out")) == ["dense-untrained-0-seed0"]
 
 
@@ -139,6 +139,9 @@ def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path) -> Non
     assert "unknown setting 'lr'" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:lr=1").wrong()
     assert "'x' is no number" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:alpha=x").wrong()
     assert "first_block" in madtp(*command, "--out", tmp_path / "a", "--methods", "madtp:first_block=-1").wrong()
+    deep = madtp(*command, "--out", tmp_path / "a", "--methods", "tome,madtp:first_block=3")
+    assert "no block has the number 3; from 0, the towers have 3" in deep.wrong()
+    assert "no block has the number 9" in madtp(*command, "--out", tmp_path / "a", "--first-block", 9).wrong()
     assert "names no method" in madtp(*command, "--out", tmp_path / "a", "--methods", ",").wrong()
     assert "--split" in madtp(*command, "--out", tmp_path / "a", "--split", "train").wrong()
     assert not (tmp_path / "a").exists()

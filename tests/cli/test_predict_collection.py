@@ -62,6 +62,7 @@ def test_a_collection_at_a_budget(madtp: Run, model: Path, data: Path, pictures:
         (("--out", "OUT", "--task", "rank"), "--choices: is missing; name a file"),
         (("--out", "OUT", "--choices", "x"), "--choices: is nothing for vqa"),
         (("--out", "OUT", "--text", " "), "--text: is no text"),
+        (("--out", "OUT"), "a folder of pictures holds no questions; give --text"),
         (("--out", "OUT", "--actors", 2), "--actors: goes with --engine ray"),
         (("--out", "OUT", "--engine", "spark"), "--engine: unknown engine 'spark'; use local or ray"),
         (("--out", "OUT", "--reduction", 0.5), "reduction: no curve is stored with this model"),
@@ -75,6 +76,15 @@ def test_what_is_refused(
     given = [tmp_path / "out" if option == "OUT" else option for option in options]
     assert words in madtp("predict", "--model", model, "--data", pictures, *given).wrong()
     assert not (tmp_path / "out").exists()
+
+
+def test_a_collection_of_which_nothing_can_be_used(madtp: Run, model: Path, tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(b"no picture")
+    command = ("predict", "--model", model, "--data", tmp_path / "data", "--text", "what?", "--out", tmp_path / "out")
+    ended = madtp(*command, "--json")
+    assert ended.code == 2 and json.loads(ended.out)["errors"] == 1
+    assert f"none of it could be used; {tmp_path / 'out' / 'errors.parquet'} says why" in ended.err
 
 
 def test_neither_picture_nor_collection(madtp: Run, model: Path) -> None:

@@ -54,6 +54,7 @@ def test_wrong_input(madtp: Run, dense: Path, data: Path, tmp_path: Path, monkey
     command = ("tune", "--model", dense, "--data", data, *SMALL, "--out", tmp_path / "a")
     assert "unknown setting 'tau'" in madtp(*command, "--search", "tau").wrong()
     assert "alpha=x: no values" in madtp(*command, "--search", "alpha=x").wrong()
+    assert "no block has the number 3" in madtp(*command, "--search", "first_block=0,3").wrong()
     assert "--trials" in madtp(*command, "--trials", 0).wrong()
     assert not (tmp_path / "a").exists()
     (tmp_path / "b").mkdir()

@@ -29,7 +29,7 @@ def test_options_reach_the_task() -> None:
 @pytest.mark.parametrize(
     ("name", "option", "said"),
     [
-        ("vqa", {"k_test": 7}, r"--task vqa: --k-test is nothing for vqa; its own are inference, top_k"),
+        ("vqa", {"k_test": 7}, r"--task vqa: --k-test is nothing for vqa; leave it out"),
         ("reasoning", {"prompt": "a"}, r"--task reasoning: --prompt is nothing for reasoning; leave it out"),
         ("caption", {"momentum": 0.9, "queue": 3}, r"--momentum, --queue is nothing for caption"),
         ("retrieval", {"beams": 3}, r"--beams is nothing for retrieval"),

@@ -6,6 +6,7 @@ import typer
 
 from madtp.cli import common
 from madtp.cli.compress import parse_budgets
+from madtp.errors import InputError
 
 BudgetsOption = Annotated[
     str,
@@ -58,6 +59,10 @@ def calibrate(
 
     common.check_task(task)
     budgets = [budget for budget in parse_budgets(reduction) if budget]  # dense needs no measuring
+    if split not in ("train", "val"):
+        raise InputError(
+            f"is {split!r}", "--split", "use train or val: what is evaluated on test must not be chosen by it"
+        )
     faults = common.make_faults(on_error, max_skipped)
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)

@@ -114,3 +114,5 @@ def predict(
     before = f", {ended['parts_before']} parts were there" if ended["parts_before"] else ""
     said = f"{out}: {ended['rows']} answers in {ended['parts']} parts{before}; {ended['errors']} inputs were wrong"
     common.emit(result, as_json, f"{said} (errors.parquet)" if ended["errors"] else said)
+    if ended["errors"] and not ended["rows"] + ended["parts_before"]:
+        raise InputError("none of it could be used", data, f"{out / 'errors.parquet'} says why")

@@ -160,6 +160,8 @@ def set_budget(network: Any, temperature: float | None, reduction: float | None)
     """
     if temperature is not None and reduction is not None:
         raise InputError("goes without --temperature", "--reduction", "give one of them")
+    if temperature is not None and not 0 <= temperature < float("inf"):
+        raise InputError(f"{temperature:g} is not above 0 and finite", "--temperature", "use 0 for dense")
     if reduction is not None:
         network.set_reduction(reduction)
     elif temperature is not None:

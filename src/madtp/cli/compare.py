@@ -66,12 +66,12 @@ def compare(
     import torch
 
     from madtp.cli.common import load_data
-    from madtp.compare import Comparison, plan, rows_in
+    from madtp.compare import Comparison, plan, rows_in, variant
     from madtp.files import locked
     from madtp.recipe import Progress, TrainConfig
     from madtp.report import check_plots, settings
     from madtp.report.arena import arena_rich
-    from madtp.shared import check_settings, content_of, weights_of
+    from madtp.shared import check_blocks, check_settings, content_of, model_of
 
     check_plots()
     common.check_task(task)
@@ -86,6 +86,7 @@ def compare(
     task = common.task_of(network, task, model)
     if network.pruning.widths is not None:
         raise InputError("has had weights taken out for good", model, "compare from the dense model it was made of")
+    check_blocks(network, (first_block, *(variant(name)[1].get("first_block", 0) for name in names)))
     parts = {
         name: load_data(task, data, name, limit=limit, skip_missing=skip_missing, faults=faults)
         for name in dict.fromkeys((*(("train",) if epochs else ()), "val", split))
@@ -99,7 +100,7 @@ def compare(
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "texts": texts, "alpha": alpha,
         "straight_through": straight_through, "semantic_tokens": semantic_tokens, "first_block": first_block,
         "tune": tune, "val_images": val_images, "device": place, **options,
-        "content": content_of(parts.values()), "weights": weights_of(network),
+        "content": content_of(parts.values()), "digest": model_of(network, processor),
     }  # fmt: skip
     check_settings(out, shared)
     faults.attach(out)
@@ -117,6 +118,7 @@ def compare(
         pairs,
         place,
         faults,
+        listen=True,
     )
     jobs = plan(names, budgets, seeds, epochs > 0, semantic_tokens is not None)
     with locked(out), common.progress(f"comparing on {parts[split].name} {split}", len(jobs)) as advance:
@@ -144,13 +146,11 @@ def compare(
 
 def _names(text: str) -> list[str]:
     """Methods by name. Raises InputError for one that is unknown."""
-    from madtp.compare import variant
+    from madtp.compare import same_name
 
-    names = list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = list(dict.fromkeys(same_name(name.strip()) for name in text.split(",") if name.strip()))
     if not names:
         raise InputError("names no method", "--methods", f"e.g. {METHODS}")
-    for name in names:
-        variant(name)
     return names
 
 

@@ -167,6 +167,8 @@ def compress(
         temperature=None,
         reduction=None,
     )
+    if straight_through and not METHODS[method].guided:
+        raise InputError(f"is nothing for {method}, which has no scores to teach", "--straight-through", "leave it out")
     if distill and METHODS[method].pixels:
         raise InputError(f"{method} has other tokens than the dense model", "--distill", "leave it out")
     if semantic_tokens is not None and guidance_from is not None:

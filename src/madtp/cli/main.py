@@ -38,7 +38,8 @@ A model of your own, and half of its GFLOPs saved:
 
 \b
 The same budget without training, one answer, and what was pruned for it:
-  madtp calibrate --model runs/blip --data DATA --reduction 0.5 --out runs/quick
+  madtp calibrate --model runs/blip --data DATA --reduction 0.5 --out runs/quick \\
+                  --method tome_dynamic
   madtp predict --model runs/half --image a.jpg --text "what is on the table?"
   madtp view --model runs/half --image a.jpg --text "..." --out runs/view
 

@@ -50,6 +50,13 @@ def predict(
         return
     if not image:
         raise InputError("give --image, or --data for a collection", "predict")
+    given = {
+        "--out": out, "--choices": choices, "--address": address, "--actors": actors, "--threads": threads,
+        "--engine": None if engine == "local" else engine,
+    }  # fmt: skip
+    for option, value in given.items():
+        if value is not None:
+            raise InputError("goes with --data", option, "leave it out")
     from madtp.data.sample import is_text
     from madtp.evaluate import evaluating, to_device
     from madtp.task.base import cost

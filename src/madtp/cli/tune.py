@@ -56,10 +56,11 @@ def tune(
     from madtp.files import locked
     from madtp.recipe import TrainConfig
     from madtp.report import settings
-    from madtp.shared import check_settings, content_of, weights_of
+    from madtp.shared import check_blocks, check_settings, content_of, model_of
 
     try:
-        from madtp.tune import Search, best_of, parse_space
+        from madtp.knobs import parse_space
+        from madtp.tune import Search, best_of
     except ModuleNotFoundError as error:
         raise InputError("needs optuna", "madtp tune", 'pip install "madtp[tune]"') from error
 
@@ -72,6 +73,7 @@ def tune(
     network, processor = common.load_model(model)
     task = common.task_of(network, task, model)
     work = common.make_task(task, processor, prompt=prompt, beams=beams, momentum=momentum, queue=queue)
+    check_blocks(network, map(int, space["first_block"].values) if "first_block" in space else ())
     training, validation = (
         common.load_data(task, data, split, limit=limit, skip_missing=skip_missing) for split in ("train", "val")
     )
@@ -80,10 +82,11 @@ def tune(
         "reduction_asked": list(budgets), "search": {name: knob.told() for name, knob in space.items()},
         "epochs": epochs, "batch_size": batch_size, "lr": lr, "texts": texts, "eval_every": eval_every,
         "val_images": val_images, "prompt": prompt, "beams": beams, "momentum": momentum, "queue": queue,
-        "device": place, "seed": seed, "content": content_of((training, validation)), "weights": weights_of(network),
+        "device": place, "seed": seed, "content": content_of((training, validation)),
+        "digest": model_of(network, processor),
     }  # fmt: skip
     check_settings(out, shared, "a search")
-    run = Search(model, work, training, validation, out, recipe, space, place)
+    run = Search(model, work, training, validation, out, recipe, space, place, listen=True)
     given = ("--model", model, "--data", data, "--reduction", reduction, *(["--skip-missing"] if skip_missing else []))
     with locked(out), common.progress(f"{trials} trials on {training.name}", trials) as advance:
         now = 0

@@ -55,6 +55,8 @@ def run(
     if engine == "ray":
         _need("ray")
     inputs = find_inputs(data, job.part_size)
+    if job.asks and any(one.kind == "files" for one in inputs):
+        raise InputError("a folder of pictures holds no questions", data, "give --text, to ask of every picture")
     plan = make_plan(job, inputs)
     total = {"parts": 0, "rows": 0}
     begin = time.perf_counter()

@@ -87,7 +87,10 @@ class Pruned:
 
     @pruning.setter
     def pruning(self, value: PruneConfig) -> None:
-        before = self.pruning
+        before, towers = self.pruning, (self.config.vision_config, self.config.text_config)
+        if value.first_block >= (blocks := max(tower.num_hidden_layers for tower in towers)):
+            said = f"no block has the number {value.first_block}"
+            raise InputError(said, "madtp.first_block", f"from 0, the towers have {blocks}")
         other = (value.method, value.first_block) != (before.method, before.first_block)
         if other and value.curve is not None and value.curve == before.curve:
             value = replace(value, curve=None)  # what a temperature saves has changed

@@ -28,8 +28,7 @@ def make_task(name: str, processor: Any, **options: Any) -> Task:
     options = {key: value for key, value in options.items() if value is not None}
     if unknown := sorted(set(options) - cls.options):
         flags = ", ".join(f"--{key.replace('_', '-')}" for key in unknown)
-        fix = f"its own are {', '.join(sorted(cls.options))}" if cls.options else "leave it out"
-        raise InputError(f"{flags} is nothing for {name}", f"--task {name}", fix)
+        raise InputError(f"{flags} is nothing for {name}", f"--task {name}", "leave it out")
     return cls(processor, **options)
 
 
