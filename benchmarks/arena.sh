@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The trained tables of docs/comparison.md and docs/experiments.md on easy-VQA: every row is made from one dense model.
 #   benchmarks/arena.sh DATA OUT [SEEDS] [ROW...]
-#   (rows: dense methods parts any; with one seed about five hours on one core, methods alone three)
+#   (rows: dense methods parts any unaligned; with one seed about five hours on one core, methods alone three)
 # Once `dense` is there, the other rows may go side by side.
 set -euo pipefail
 data=$1 out=$2 seeds=${3:-1}
@@ -26,6 +26,8 @@ parts() {
     done
     compare parts --reduction 0.81 --methods "$changed"
 }
+# one of the parts alone
+unaligned() { compare compare --reduction 0.81 --methods madtp:alpha=0; }
 # one model for any budget, beside models trained for one budget each
 any() {
     local pruned=(--model "$out/dense" "${same[@]}")

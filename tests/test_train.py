@@ -332,7 +332,9 @@ def test_a_damaged_checkpoint_is_refused(stopped: Path, tmp_path: Path) -> None:
     whole = (stopped / STATE).read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"\x00" * 99):
         (tmp_path / STATE).write_bytes(content)
-        with pytest.raises(InputError, match=r"checkpoint\.pt: damaged, cut short or not a check.*; remove it, or start") as error:
+        with pytest.raises(
+            InputError, match=r"checkpoint\.pt: damaged, cut short or not .*; remove it, or start"
+        ) as error:
             start(tmp_path, CONFIG).run(resume=True)
         assert "\n" not in str(error.value)
     torch.save({"model": {}}, tmp_path / STATE)
