@@ -310,6 +310,7 @@ def test_a_full_disk(verb: str, madtp: Run, model: Path, data: Path, tmp_path: P
         (("evaluate", "--reduction", "0.5", "--temperature", "1"), "--reduction: goes without --temperature"),
         (("evaluate", "--data", "scenes:x"), "scenes:x: is not a scenes source"),
         (("predict", "--image", "none.png", "--text", "how many?"), "none.png: no such image"),
+        (("predict", "--image", "https://a.org/b.png", "--text", "c"), "b.png: no such image; download it first"),
         (("predict", "--image", "a.png", "--text", "b", "--out", "OUT"), "--out: goes with --data; leave it out"),
         (("predict", "--image", "a.png", "--text", "b", "--choices", "c"), "--choices: goes with --data"),
         (("predict", "--image", "a.png", "--text", "b", "--engine", "ray"), "--engine: goes with --data"),

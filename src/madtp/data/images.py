@@ -99,7 +99,8 @@ def decode(file: str | Path | IO[bytes], where: object, max_pixels: int = MAX_PI
     except InputError:
         raise
     except FileNotFoundError as error:
-        raise InputError("no such image", where) from error
+        elsewhere = str(where).startswith(("http://", "https://"))
+        raise InputError("no such image", where, "download it first" if elsewhere else None) from error
     except UnidentifiedImageError as error:
         raise InputError("is not an image", where, "give a PNG, a JPEG or the like") from error
     except Image.DecompressionBombError as error:
