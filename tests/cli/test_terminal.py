@@ -23,7 +23,8 @@ def test_help_reads_like_a_readme_and_tells_the_truth(madtp: Run, monkeypatch: p
     assert said.index("madtp demo") < said.index("Commands:") < said.index("Exit codes")
     assert "..." not in said.partition("Commands:")[2], "every verb's line is whole"
     assert max(map(len, said.splitlines())) <= 84
-    examples = "\n".join(line.strip() for line in main.HELP.splitlines() if line.startswith("  madtp "))
+    lines = main.HELP.replace("\\\n", " ").splitlines()
+    examples = "\n".join(line.strip() for line in lines if line.startswith("  madtp "))
     commands = shell_commands(f"```bash\n{examples}\n```\n")
     assert len(commands) >= 8
     for _, verb, *words in commands:
