@@ -46,7 +46,7 @@ NEEDS = {
 
 # A page's command runs as it stands, on the sizes of `tiny_sizes`, with those of these options that its verb knows put
 # behind it, where they win over the page's own.
-SMALL = {"--epochs": 1, "--limit": 5, "--batch-size": 3, "--pairs": 1, "--seeds": 1, "--tune": 5}
+SMALL = {"--epochs": 1, "--tag-epochs": 0, "--limit": 5, "--batch-size": 3, "--pairs": 1, "--seeds": 1, "--tune": 5}
 # Beside towers this small the decoder of three beams is most of the work, and cannot be pruned.
 OF_PAGE = {"captioning": {"--beams": 1}}
 OF_VERB = {"compare": {"--epochs": 0}}  # its trained rows are in tests/cli/test_compare.py
