@@ -223,7 +223,8 @@ def uneven(rank: int, kind: str, home: Path) -> dict[str, Any]:
     for name in ("whole", "parts"):
         trainer = trainer_of(home / f"uneven-{name}", None, kind, fsdp=name == "parts")
         alpha = 1.0 if kind in FOLLOWED else 0.0
-        trainer.bare.pruning = replace(trainer.bare.pruning, temperature=5.0, alpha=alpha, first_block=97 * rank)
+        settings = replace(trainer.bare.pruning, temperature=5.0, alpha=alpha, first_block=97 * rank)
+        trainer.bare.config.madtp = settings.to_dict()  # past the setter, which refuses a block that is not there
         loss, _, trace = trainer.model.train()(next(trainer._batches(0)))
         loss.backward()
         told[name] = whole(trainer.trained.madtp_guidance.semantic_tokens.grad)
