@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The trained tables of docs/comparison.md and docs/experiments.md on easy-VQA: every row is made from one dense model.
 #   benchmarks/arena.sh DATA OUT [SEEDS] [ROW...]
-#   (rows: dense methods parts any unaligned; with one seed about five hours on one core, methods alone three)
+#   (rows: dense methods parts starts any unaligned; with one seed about five hours on one core, methods alone three)
 # Once `dense` is there, the other rows may go side by side.
 set -euo pipefail
 data=$1 out=$2 seeds=${3:-1}
@@ -21,11 +21,13 @@ methods() {
 parts() {
     local changed=madtp,madtp_unguided,madtp_no_class,madtp_no_self,madtp_no_token,madtp_static,madtp_drop,madtp_batch_max
     for setting in semantic_tokens=10 semantic_tokens=100 semantic_tokens=200 alpha=0 alpha=0.03 alpha=0.3 alpha=1 \
-        first_block=1 first_block=2 straight_through=0.3; do
+        first_block=1 straight_through=0.3; do
         changed+=,madtp:$setting
     done
     compare parts --reduction 0.81 --methods "$changed"
 }
+# where pruning starts, at half: at a fifth it cannot start late
+starts() { compare starts --reduction 0.51 --methods madtp,madtp:first_block=1,madtp:first_block=2; }
 # one of the parts alone
 unaligned() { compare compare --reduction 0.81 --methods madtp:alpha=0; }
 # one model for any budget, beside models trained for one budget each
@@ -48,6 +50,6 @@ missed() {
     rm "$2"
     [ "$1" = 2 ]
 }
-for row in ${rows:-dense methods parts any}; do
+for row in ${rows:-dense methods parts starts any}; do
     "$row"
 done
