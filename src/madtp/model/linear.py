@@ -36,7 +36,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
     """
     fast = (
         _apart()
-        and input.numel() > input.shape[-1]  # a single row is a matter of reading the weights
+        and input.numel() > (input.shape[-1] if packed is None else 0)  # laying weights out for one row does not pay
         and input.dtype is weight.dtype
         and (packable(weight) if packed is None else weight.is_cpu)
     )
@@ -68,13 +68,19 @@ def with_spare_rows(values: Tensor) -> Tensor:
     oneDNN makes a kernel for every number of rows, half a millisecond each, and ragged batches would have a new number
     almost every time.
     """
-    more = spare_rows(len(values)) if _computes(values.dtype) else 0
-    return F.pad(values, (0, 0, 0, more)) if more else values
+    rows = len(values)
+    more = spare_rows(rows) if _computes(values.dtype) else 0
+    if not more:
+        return values
+    filled = values.new_empty(rows + more, values.shape[1])  # F.pad writes every row twice
+    filled[:rows] = values
+    filled[rows:] = 0
+    return filled
 
 
 def spare_rows(rows: int) -> int:
-    """Rows to add: up to an eighth of few, a thirtieth of many; none to so many that a kernel costs less."""
-    for most, step in ((8, 1), (128, 8), (512, 16), (PART, 32)):
+    """Rows to add: none to few, else an eleventh at most; none to so many that a kernel costs less."""
+    for most, step in ((32, 1), (128, 4), (512, 8), (PART, 16)):
         if rows <= most:
             return -rows % step
     return 0
