@@ -20,7 +20,7 @@ from madtp.model.sizes import build_vqa
 from madtp.task.base import cost
 from madtp.task.vqa import VqaTask
 from model.public import original, pretrained
-from small import NANO, contents, processor
+from small import NANO, contents, model_folder, processor
 
 VERBS = ["demo", "train", "compress", "calibrate", "evaluate", "predict", "flops", "convert"]
 EVALUATION = {"task", "split", "n", "metrics", "scoring", "gflops", "tokens", "seconds"}
@@ -162,6 +162,21 @@ def test_calibrate(method: str, madtp: Run, model: Path, data: Path, tmp_path: P
     assert all(torch.equal(value, theirs[name]) for name, value in made.state_dict().items())
     again = object_of(madtp("flops", "--model", out, "--data", data, "--limit", 200, "--json"))
     assert again["gflops"]["reduction"] == pytest.approx(result["reduction"], abs=1e-9)
+
+
+def test_a_model_that_was_never_pruned_is_said_to_have_learned_no_guidance(
+    madtp: Run, model: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    dense = model_folder(tmp_path / "dense")
+    for name, start, method, warns in [
+        ("a", dense, "madtp", True),
+        ("b", dense, "tome_dynamic", False),
+        ("c", model, "madtp", False),
+    ]:
+        command = ("calibrate", "--model", start, "--data", data, "--reduction", 0.45, "--limit", 3, "--method", method)
+        caplog.clear()
+        assert object_of(madtp(*command, "--out", tmp_path / name, "--json"))["method"] == method
+        assert (f"{start} was never pruned: {method} needs" in caplog.text) is warns
 
 
 def test_calibrating_several_budgets_stores_a_curve(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:

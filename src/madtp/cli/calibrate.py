@@ -1,5 +1,6 @@
 """`madtp calibrate`: meet a reduction, or several, without training."""
 
+import logging
 from typing import Annotated
 
 import typer
@@ -7,6 +8,8 @@ import typer
 from madtp.cli import common
 from madtp.cli.compress import parse_budgets
 from madtp.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 BudgetsOption = Annotated[
     str,
@@ -56,6 +59,7 @@ def calibrate(
     from madtp.evaluate import batches
     from madtp.files import check_folder, claim_folder, locked
     from madtp.model.save import save_model
+    from madtp.prune import METHODS
 
     common.check_task(task)
     budgets = [budget for budget in parse_budgets(reduction) if budget]  # dense needs no measuring
@@ -67,10 +71,14 @@ def calibrate(
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
+    never = network.temperature is None
     if method is not None:
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
     work = common.make_task(task, processor, prompt=prompt, beams=beams)
     claim_folder(out, overwrite)
+    if never and METHODS[network.pruning.method].guided:
+        said = "%s was never pruned: %s needs semantic tokens that have learned; use --method tome_dynamic, or compress"
+        logger.warning(said, model, network.pruning.method)
     size = max(1, min(batch_size, len(some) // 8))  # eight batches at least: one is searched on, all confirm it
     with common.progress("reading", len(some)) as advance:
         ready = list(common.tracked(batches(work, some, size, network.device, faults), advance))
