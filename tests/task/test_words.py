@@ -1,7 +1,9 @@
 """Texts to ids: BLIP's three ways to begin a text, padding, and a memory that changes nothing."""
 
+import pytest
 import torch
 
+from madtp.task.retrieval import RetrievalTask
 from madtp.task.words import Words
 from small import nano_processor
 
@@ -38,10 +40,28 @@ def test_no_texts_and_texts_without_words() -> None:
     assert spoken(made, made.plain([""])[0]) == [["[CLS]", "[SEP]"]]
 
 
-def test_the_longest_is_cut_and_still_ends() -> None:
+def test_the_longest_is_cut_and_still_ends_which_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     made = words(longest=7)
+    assert made.said(["circle " * 5])[0].shape == (1, 7) and not caplog.text, "it just fits"
     ids, _ = made.said(["circle " * 11])
     assert spoken(made, ids) == [["[DEC]", *["circle"] * 5, "[SEP]"]]
+    made.said(["square " * 11])
+    (said,) = caplog.messages
+    assert said.startswith("texts are cut at 7 tokens, the first: 'circle circle") and said.endswith(
+        "has 13 (said once)"
+    )
+
+
+def test_clip_says_once_that_captions_are_cut(caplog: pytest.LogCaptureFixture) -> None:
+    task = RetrievalTask(nano_processor("clip"))
+    longest = task.tokenizer.model_max_length
+    task.tokens(["a circle"])
+    assert not caplog.text
+    for _ in range(2):
+        ids, mask = task.tokens(["a circle", "circle " * longest])
+        assert ids.shape[1] == int(mask.sum(-1).max()) == longest
+    (said,) = caplog.messages
+    assert said.startswith(f"texts are cut at {longest} tokens, the first: 'circle circle")
 
 
 def test_a_word_that_is_not_known_is_spelled() -> None:

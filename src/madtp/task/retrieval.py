@@ -21,7 +21,7 @@ from madtp.prune import Trace
 from madtp.task.base import Batch, Item, Prediction, Scored, Task, owners, picture_index
 from madtp.task.contrast import MomentumContrast
 from madtp.task.distill import Teacher
-from madtp.task.words import Words
+from madtp.task.words import Words, tell_if_cut
 
 BLIP_TEMPERATURE = 0.07  # of the contrast, where training starts
 RERANKED = 128
@@ -56,6 +56,7 @@ class RetrievalTask(Task):
         self.momentum, self.queue = momentum, queue
         self.texts = Words(self.tokenizer)
         self._numbers: dict[str, int] | None = {}  # of the pictures of the data last trained on; None = by name
+        self._told = False
 
     def settings(self) -> dict[str, Any]:
         """Of the training beside the model: a resumed run must have the same."""
@@ -87,7 +88,11 @@ class RetrievalTask(Task):
         if not captions:
             return torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.long)
         found = self.tokenizer(list(captions), truncation=True, padding=True, return_tensors="pt")
-        return found["input_ids"], found["attention_mask"]
+        ids, mask = found["input_ids"], found["attention_mask"]
+        longest = self.tokenizer.model_max_length
+        for i in (mask.sum(-1) == longest).nonzero().view(-1).tolist():
+            self._told = self._told or tell_if_cut(self.tokenizer, captions[i], longest)
+        return ids, mask
 
     def collate(self, items: Sequence[Item]) -> Batch:
         """Pictures once each, their captions in order."""

@@ -1,10 +1,13 @@
 """Texts to token ids: first tokens, padding, and a memory of what was tokenised before."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 INSIDE, WORD_END = "##", "</w>"  # marks of a token within a word (WordPiece), and at the end of one (CLIP)
 LONGEST = 35
@@ -38,6 +41,14 @@ def pieces(tokenizer: Any, ids: Sequence[int] | Tensor) -> tuple[str, ...]:
     return tuple(shown)
 
 
+def tell_if_cut(tokenizer: Any, text: str, longest: int) -> bool:
+    """True, and a line in the log, if a text has more than `longest` tokens."""
+    n = len(tokenizer(text, verbose=False).input_ids)
+    if n > longest:
+        logger.warning("texts are cut at %d tokens, the first: %.40r... has %d (said once)", longest, text, n)
+    return n > longest
+
+
 class Words:
     """The tokenizer of a BLIP model, and BLIP's ways to begin a text.
 
@@ -49,6 +60,7 @@ class Words:
     def __init__(self, tokenizer: Any, longest: int = LONGEST) -> None:
         self.tokenizer, self.longest = tokenizer, longest
         self._ids: dict[str, list[int]] = {}
+        self._told = False
 
     @property
     def enc(self) -> int:
@@ -67,7 +79,10 @@ class Words:
         if text not in self._ids:
             if len(self._ids) > 100_000:
                 self._ids.clear()
-            self._ids[text] = self.tokenizer(text, truncation=True, max_length=self.longest).input_ids[1:]
+            ids = self.tokenizer(text, truncation=True, max_length=self.longest).input_ids
+            if len(ids) == self.longest and not self._told:
+                self._told = tell_if_cut(self.tokenizer, text, self.longest)
+            self._ids[text] = ids[1:]
         return [first, *self._ids[text]]
 
     def padded(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
