@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md: one JSON file a claim, on a machine that does nothing else.
-#   benchmarks/performance.sh OUT [ROW...]   (rows: towers bf16 clip caption sizes flat threads parts text step calibrate)
+#   benchmarks/performance.sh OUT [ROW...]   (rows: towers merged bf16 clip caption sizes flat threads parts text step calibrate)
 # Full-size models with random weights; temperatures are set to the reduction that is measured on what is timed.
 set -euo pipefail
 out=$1
@@ -15,6 +15,10 @@ bench() { $madtp bench --semantic-tokens 200 --reduction 0.5 0.8 --json "${@:2}"
 towers() {
     bench towers-1 --preset blip-base-nlvr2 --batch-size 1 --pairs 15
     bench towers-8 --preset blip-base-nlvr2 --batch-size 8 --pairs 7
+}
+merged() {
+    bench merged-1 --preset blip-base-nlvr2 --method tome_dynamic --batch-size 1 --pairs 7
+    bench merged-8 --preset blip-base-nlvr2 --method tome_dynamic --batch-size 8 --pairs 3
 }
 bf16() { bench bf16 --preset blip-base-nlvr2 --batch-size 8 --pairs 7 --dtype bfloat16; }
 clip() { bench clip --preset clip-vit-base-16 --batch-size 32 --pairs 7; }
@@ -31,6 +35,6 @@ text() { $python "$here/text_tower.py" >"$out/text.json"; }
 step() { $python "$here/train_step.py" >"$out/step.json"; }
 calibrate() { $python "$here/calibration.py" >"$out/calibration.json"; }
 
-for row in ${rows:-towers bf16 clip caption sizes flat threads parts text step calibrate}; do
+for row in ${rows:-towers merged bf16 clip caption sizes flat threads parts text step calibrate}; do
     "$row"
 done
