@@ -56,7 +56,7 @@ class RetrievalTask(Task):
         self.momentum, self.queue = momentum, queue
         self.texts = Words(self.tokenizer)
         self._numbers: dict[str, int] | None = {}  # of the pictures of the data last trained on; None = by name
-        self._told = False
+        self._told = False  # that texts are cut
 
     def settings(self) -> dict[str, Any]:
         """Of the training beside the model: a resumed run must have the same."""

@@ -44,8 +44,8 @@ def pieces(tokenizer: Any, ids: Sequence[int] | Tensor) -> tuple[str, ...]:
 def tell_if_cut(tokenizer: Any, text: str, longest: int) -> bool:
     """True, and a line in the log, if a text has more than `longest` tokens."""
     n = len(tokenizer(text, verbose=False).input_ids)
-    if n > longest:
-        logger.warning("texts are cut at %d tokens, the first: %.40r... has %d (said once)", longest, text, n)
+    if n > longest:  # the text itself is nobody's business who reads a server's log
+        logger.warning("a text of %d tokens is cut at %d, as all such are (said once)", n, longest)
     return n > longest
 
 
@@ -60,7 +60,7 @@ class Words:
     def __init__(self, tokenizer: Any, longest: int = LONGEST) -> None:
         self.tokenizer, self.longest = tokenizer, longest
         self._ids: dict[str, list[int]] = {}
-        self._told = False
+        self._told = False  # that texts are cut
 
     @property
     def enc(self) -> int:
