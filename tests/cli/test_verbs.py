@@ -164,19 +164,21 @@ def test_calibrate(method: str, madtp: Run, model: Path, data: Path, tmp_path: P
     assert again["gflops"]["reduction"] == pytest.approx(result["reduction"], abs=1e-9)
 
 
-def test_a_model_that_was_never_pruned_is_said_to_have_learned_no_guidance(
+def test_semantic_tokens_that_may_not_have_learned_are_warned_of(
     madtp: Run, model: Path, data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     dense = model_folder(tmp_path / "dense")
+    merged = model_folder(tmp_path / "merged", method="tome_dynamic", temperature=0.1)
     for name, start, method, warns in [
         ("a", dense, "madtp", True),
         ("b", dense, "tome_dynamic", False),
         ("c", model, "madtp", False),
+        ("d", merged, "madtp", True),
     ]:
         command = ("calibrate", "--model", start, "--data", data, "--reduction", 0.45, "--limit", 3, "--method", method)
         caplog.clear()
         assert object_of(madtp(*command, "--out", tmp_path / name, "--json"))["method"] == method
-        assert (f"{start} was never pruned: {method} needs" in caplog.text) is warns
+        assert (f"no semantic tokens prune {start} so far" in caplog.text) is warns
 
 
 def test_calibrating_several_budgets_stores_a_curve(madtp: Run, model: Path, data: Path, tmp_path: Path) -> None:

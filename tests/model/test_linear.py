@@ -22,6 +22,7 @@ from madtp.model.linear import (
     spare_rows,
     together,
     unpack_weights,
+    with_spare_rows,
 )
 from madtp.model.presets import random_inputs
 from madtp.model.shape import CLASSES
@@ -204,4 +205,7 @@ def test_few_numbers_of_rows() -> None:
             for rows in (0, 1, 7, 33, 63, 65, 257, PART - 1, PART + 1):
                 x = torch.randn(rows, 3)
                 assert layer(x).shape == (rows, 5)
+                filled = with_spare_rows(x)
+                assert torch.equal(filled[:rows], x) and len(filled) == rows + spare_rows(rows)
+                assert not filled[rows:].any()
                 torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))

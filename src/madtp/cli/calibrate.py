@@ -71,13 +71,15 @@ def calibrate(
     network, processor = common.load_model(model, device, dtype)
     task = common.task_of(network, task, model)
     some = load_data(task, data, split, limit=limit, skip_missing=skip_missing, faults=faults)
-    never = network.temperature is None
+    guided = network.temperature is not None and METHODS[network.pruning.method].guided
     if method is not None:
         network.pruning = replace(network.pruning, method=method, temperature=None, reduction=None)
     work = common.make_task(task, processor, prompt=prompt, beams=beams)
     claim_folder(out, overwrite)
-    if never and METHODS[network.pruning.method].guided:
-        said = "%s was never pruned: %s needs semantic tokens that have learned; use --method tome_dynamic, or compress"
+    if METHODS[network.pruning.method].guided and not guided:  # as far as its config tells, they have learned nothing
+        said = (
+            "no semantic tokens prune %s so far: unless they have learned, %s loses much; use tome_dynamic, or compress"
+        )
         logger.warning(said, model, network.pruning.method)
     size = max(1, min(batch_size, len(some) // 8))  # eight batches at least: one is searched on, all confirm it
     with common.progress("reading", len(some)) as advance:
