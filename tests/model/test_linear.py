@@ -209,3 +209,12 @@ def test_few_numbers_of_rows() -> None:
                 assert torch.equal(filled[:rows], x) and len(filled) == rows + spare_rows(rows)
                 assert not filled[rows:].any()
                 torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias))
+
+
+@pytest.mark.usefixtures("onednn_for_all")
+def test_a_lone_row_takes_packed_weights() -> None:
+    layer, x = FastLinear(3, 5).eval(), torch.randn(1, 3)
+    with torch.no_grad():
+        other = layer.weight * 7
+        layer.packed = torch.ops.mkldnn._reorder_linear_weight(other)  # tells which of the two was read
+        torch.testing.assert_close(layer(x), F.linear(x, other, layer.bias))

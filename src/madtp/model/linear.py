@@ -36,7 +36,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
     """
     fast = (
         _apart()
-        and input.numel() > (input.shape[-1] if packed is None else 0)  # laying weights out for one row does not pay
+        and (packed is not None or input.numel() > input.shape[-1])  # to lay weights out for one row does not pay
         and input.dtype is weight.dtype
         and (packable(weight) if packed is None else weight.is_cpu)
     )
