@@ -2,6 +2,9 @@
 
 For every block of queries the probabilities `[c, h, bq, n]` are made, used for the output and the statistics while they
 are in cache, and forgotten. The backward makes them again: only q, k and v are kept, O(n d) a layer, not O(h n n).
+
+On the CPU the heads of a long instance go one after another, `[bq, n]` at a time, through oneDNN: torch hands batched
+float32 products to MKL, which leaves half of an AMD processor's speed unused.
 """
 
 from dataclasses import dataclass
@@ -12,12 +15,14 @@ import torch
 from torch import Tensor
 
 from madtp.model.attention_plan import Chunk, Side, plan
+from madtp.model.linear import computes, product
 
 if TYPE_CHECKING:
     from madtp.model.attention import Rows
 
 # Elements of one block of probabilities: 4 MB of float32 stay in cache; a GPU wants them large.
 CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
+LONG = 384  # tokens: with fewer, a call for every head, and a kernel for every new length, cost more than they save
 
 
 def blocked(
@@ -88,7 +93,7 @@ class _Work:
         return ~self.chunk.key.mask[:, None, None]
 
     @cached_property
-    def _more(self) -> Tensor | None:
+    def more(self) -> Tensor | None:
         """`[c, 1, 1, n]` what the scores of the keys get more."""
         return None if self.bias is None else self.chunk.key.take(self.bias[:, None, None]).transpose(-1, -2)
 
@@ -127,7 +132,7 @@ class _Work:
     def probability(self, query: Tensor, key_t: Tensor, block: slice) -> Tensor:
         """`softmax(q k^T / sqrt(d))` `[c, h, bq, n]` of a block, float32 at least."""
         c, heads, _, width = query.shape
-        hidden, more = self._hidden(block), self._more
+        hidden, more = self._hidden(block), self.more
         if hidden is None and more is None:
             bias = query.new_empty(1)  # not read
         else:  # they go in with the product: one pass over the scores less
@@ -156,25 +161,58 @@ def _forward(
     for part in work:
         chunk = part.chunk
         q, k, v = (side.take(x).contiguous() for side, x in _sides(chunk, query, key, value))
-        k_t = k.transpose(-1, -2)
         place = chunk.query.view(out)
         whole = torch.empty_like(q) if place is None else place
-        sums, row = None, None
-        if statistics:
-            row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device)
-        for block in part.blocks:
-            probability = part.probability(q, k_t, block)
-            whole[:, :, block] = _matmul(probability.to(v.dtype), v)
-            if row is not None:
-                some = part.column(probability.amax(1), block)
-                sums = some if sums is None else sums.add_(some)
-                part.read_pooled(row, probability, block)
+        row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device) if statistics else None
+        sums = (_head_by_head if _long(part, q) else _together)(part, q, k, v, whole, row)
         if place is None:
             chunk.query.put(out, whole.transpose(1, 2))
         if sums is not None and row is not None:
             chunk.key.put(column, sums)
             chunk.key.put(class_row, row.transpose(1, 2))
     return out, class_row, column
+
+
+def _together(part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None) -> Tensor | None:
+    """All heads of a chunk, `[c, h, n, d]` each: writes `out` and, where asked for, `row [c, h, n]`; gives its column."""
+    key_t, sums = key.transpose(-1, -2), None
+    for block in part.blocks:
+        probability = part.probability(query, key_t, block)
+        out[:, :, block] = _matmul(probability.to(value.dtype), value)
+        if row is not None:
+            some = part.column(probability.amax(1), block)
+            sums = some if sums is None else sums.add_(some)
+            part.read_pooled(row, probability, block)
+    return sums
+
+
+def _long(part: _Work, query: Tensor) -> bool:
+    """True for one long instance whose queries see all its keys, where oneDNN makes the products."""
+    chunk = part.chunk
+    alone = chunk.size == 1 and min(chunk.query.n, chunk.key.n) >= LONG and not part.causal
+    return alone and query.is_cpu and query.dtype is torch.float32 and computes(query.dtype)
+
+
+def _head_by_head(
+    part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None
+) -> Tensor | None:
+    """The same as `_together` of a chunk that is `_long`."""
+    q, k, v = query[0] * query.shape[-1] ** -0.5, key[0], value[0]
+    more, sums, (heads, n, _) = part.more, None, q.shape
+    bias = None if more is None else more.to(q.dtype).view(-1)
+    queries = part.queries * heads  # a block of one head's probabilities is as large as one of all heads'
+    for start in range(0, n, queries):
+        block, best = slice(start, min(start + queries, n)), None
+        for head in range(heads):
+            probability = torch.softmax(product(q[head, block], k[head], bias), -1)
+            out[0, head, block] = product(probability, v[head].T)
+            if row is not None:
+                part.read_pooled(row[:, head : head + 1], probability[None, None], block)
+                best = probability if best is None else torch.maximum(best, probability, out=best)
+        if best is not None:
+            some = part.column(best[None], block)
+            sums = some if sums is None else sums.add_(some)
+    return sums
 
 
 def _sides(chunk: Chunk, query: Tensor, key: Tensor, value: Tensor) -> tuple[tuple[Side, Tensor], ...]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 # A chunk may compute this many times the work its instances need, padding included, and so many scores more.
 WASTE, SPARE = 1.3, 4096
+CPU_PADDED = 1 << 17  # elements of a padded chunk's scores on the CPU: half a MB stays in a core's own cache
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ def plan(
         heads: attention heads.
         device: of the tokens.
         limit: most elements of one chunk's scores `[c, h, nq, nk]` where more than one instance shares it; None = any.
+            On the CPU, where lengths differ, `CPU_PADDED` is another.
     """
     same = key_lengths is query_lengths
     nq: list[int] = query_lengths.tolist()
@@ -120,13 +122,16 @@ def plan(
         return Side(tuple(starts[i] for i in group), own, max(own), device)
 
     chunks = []
-    for group in _groups(nq, nk, heads, limit):
+    padded = limit
+    if device.type == "cpu":
+        padded = CPU_PADDED if limit is None else min(limit, CPU_PADDED)
+    for group in _groups(nq, nk, heads, limit, padded):
         query = side(group, query_starts, nq)
         chunks.append(Chunk(query, query if same else side(group, key_starts, nk)))
     return chunks
 
 
-def _groups(nq: list[int], nk: list[int], heads: int, limit: int | None) -> list[list[int]]:
+def _groups(nq: list[int], nk: list[int], heads: int, limit: int | None, padded: int | None) -> list[list[int]]:
     live = [i for i in range(len(nq)) if nq[i] > 0]
     order = sorted(live, key=lambda i: (nk[i], nq[i]))  # stable: equal lengths keep their order
     groups: list[list[int]] = []
@@ -134,10 +139,12 @@ def _groups(nq: list[int], nk: list[int], heads: int, limit: int | None) -> list
     for i in order:
         q, k = max(wide_q, nq[i]), max(wide_k, nk[i])
         scores = (len(groups[-1]) + 1) * q * k if groups else 0
-        fits = bool(groups) and (limit is None or scores * heads <= limit)
-        if fits and scores <= WASTE * (work + nq[i] * nk[i]) + SPARE:
+        needed = work + nq[i] * nk[i]
+        most = limit if scores == needed else padded
+        fits = bool(groups) and (most is None or scores * heads <= most)
+        if fits and scores <= WASTE * needed + SPARE:
             groups[-1].append(i)
-            wide_q, wide_k, work = q, k, work + nq[i] * nk[i]
+            wide_q, wide_k, work = q, k, needed
         else:
             groups.append([i])
             wide_q, wide_k, work = nq[i], nk[i], nq[i] * nk[i]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import register_flop_formula
 
 TYPES = (torch.float32, torch.bfloat16)
-SMALL = 1 << 18  # weights: below, as in small models, calling oneDNN costs more than it saves (30 us against 10)
+SMALL = 1 << 17  # weights: below, as in small models, calling oneDNN costs more than it saves (30 us against 10)
 PART = 1024  # rows: 12 MB between the maps of BLIP's MLPs, and enough of them for the product's full speed
 
 if torch.backends.mkldnn.is_available():  # torch's own counter knows no formula for it
@@ -44,8 +44,17 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
         return F.linear(input, weight, bias)
     rows = len(input)
     padded = with_spare_rows(input) if input.dim() == 2 else input
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(padded, weight if packed is None else packed, bias, "none", [], "")
+    out = product(padded, weight if packed is None else packed, bias)
     return out if len(out) == rows else out[:rows]
+
+
+def product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`input weight^T + bias` by oneDNN, of operands that lie dense or transposed: it walks through others entry by entry.
+
+    `weight` is `[out, in]`, or packed.
+    """
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
+    return out
 
 
 def _apart() -> bool:
@@ -69,7 +78,7 @@ def with_spare_rows(values: Tensor) -> Tensor:
     almost every time.
     """
     rows = len(values)
-    more = spare_rows(rows) if _computes(values.dtype) else 0
+    more = spare_rows(rows) if computes(values.dtype) else 0
     if not more:
         return values
     filled = values.new_empty(rows + more, values.shape[1])  # F.pad writes every row twice
@@ -116,11 +125,12 @@ def packable(weight: Tensor) -> bool:
         weight.numel() >= (SMALL if weight.dtype is torch.float32 else 1)
         and weight.is_cpu
         and type(weight) in (Tensor, nn.Parameter)
-        and _computes(weight.dtype)
+        and computes(weight.dtype)
     )
 
 
-def _computes(dtype: torch.dtype) -> bool:
+def computes(dtype: torch.dtype) -> bool:
+    """True if oneDNN is there and computes in this type on this machine."""
     if dtype not in TYPES or not torch.backends.mkldnn.is_available() or not torch.backends.mkldnn.enabled:
         return False
     return dtype is torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

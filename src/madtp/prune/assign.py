@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from madtp.prune.merge import Selection
-from madtp.prune.packed import start_of, valid
+from madtp.prune.packed import padded_index, valid
 
 
 def assign(
@@ -37,17 +37,13 @@ def assign(
     raw = weight.reshape(-1).index_select(0, gone)
     merged = (stay.view(-1).cumsum(0) - 1).index_select(0, receives.nonzero().view(-1))
     total = raw.new_zeros(len(merged)).index_add(0, target, raw)
-    shift = start_of(lengths.to(into.device)) - torch.arange(b, device=into.device) * n  # padded -> packed position
-
-    def packed(places: Tensor) -> Tensor:
-        return places + shift.index_select(0, places.div(n, rounding_mode="floor"))
-
+    packed = padded_index(lengths.to(into.device), n, int(lengths.sum()))
     counts = torch.stack([stay.sum(-1), receives.view(b, n).sum(-1)]).cpu()
     selection = Selection(
         lengths=counts[0],
-        index=packed(stay.view(-1).nonzero().view(-1)),
+        index=packed.index_select(0, stay.view(-1).nonzero().view(-1)),
         merged=merged,
-        source=packed(gone),
+        source=packed.index_select(0, gone),
         target=target,
         weight=raw / total.index_select(0, target),
     )

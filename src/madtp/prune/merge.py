@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from madtp.prune.packed import start_of
+from madtp.prune.packed import padded_index
 from madtp.prune.score import denominator
 
 
@@ -153,9 +153,9 @@ def select(
         where = token.index_select(0, free)
         beside = number.index_select(0, where // n)
         gates = Gate(free, beside, gate.reshape(-1).index_select(0, where))
-    if b * n > int(lengths.sum()):  # else padded positions are packed ones
-        shift = start_of(before) - torch.arange(b, device=device) * n
-        token, gone = (place + shift.index_select(0, place // n) for place in (token, gone))
+    if b * n > (t := int(lengths.sum())):  # else padded positions are packed ones
+        packed = padded_index(before, n, t)
+        token, gone = packed.index_select(0, token), packed.index_select(0, gone)
     return Selection(
         lengths=(stay.sum(-1) + pruned).cpu(),
         index=token,

@@ -15,7 +15,7 @@ MAD_TO_DEVIATION = 1.4826  # of normally distributed numbers
 def denominator(total: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
     """`total + 1e-8`, as published, and never 0: a sum of scores may be negative, -1e-8 too."""
     total = total + EPS
-    return total.masked_fill(total == 0, EPS)
+    return total.masked_fill_(total == 0, EPS)
 
 
 def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, "... h"]) -> Float[Tensor, "..."]:
