@@ -14,6 +14,7 @@ from madtp.model.linear import (
     PART,
     SMALL,
     FastLinear,
+    FastPatches,
     hasten,
     in_parts,
     linear,
@@ -67,6 +68,32 @@ def test_rows_that_lie_apart(layer: FastLinear) -> None:
     x = torch.randn(13, 3, WIDTH)[:, 1]
     with torch.no_grad():
         torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=3e-5, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(2, 3, 13, 22), (1, 3, 11, 5), (0, 3, 10, 10)])
+def test_patches_are_the_convolution(size: tuple[int, ...], bias: bool, onednn_for_all: None) -> None:
+    torch.manual_seed(5)
+    layers = nn.Sequential(nn.Conv2d(3, 17, (5, 3), stride=(5, 3), bias=bias))
+    host = copy.deepcopy(layers[0])
+    hasten(layers)
+    assert type(layers[0]) is FastPatches
+    x = torch.randn(size)
+    with torch.inference_mode():
+        fast, slow = layers[0](x), host(x)
+    assert fast.shape == slow.shape
+    torch.testing.assert_close(fast, slow, atol=1e-5, rtol=0)
+    x.requires_grad_()
+    grown = layers[0](x)
+    grown.sum().backward()
+    assert torch.equal(grown, host(x)) and x.grad is not None
+
+
+@pytest.mark.parametrize("other", [{"stride": 2}, {"padding": 1}, {"dilation": 2}, {"groups": 3}])
+def test_other_convolutions_are_left_alone(other: dict[str, int]) -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 9, 5, **{"stride": 5, **other}))
+    hasten(layers)
+    assert type(layers[0]) is nn.Conv2d
 
 
 def test_gradients_flow_and_see_new_weights_though_packed(layer: FastLinear) -> None:

@@ -130,40 +130,38 @@ class _Work:
         gradient[inside, :, self._pooled[inside] - block.start] += row[inside]
 
     def probability(self, query: Tensor, key_t: Tensor, block: slice) -> Tensor:
-        """`softmax(q k^T / sqrt(d))` `[c, h, bq, n]` of a block, float32 at least."""
-        c, heads, _, width = query.shape
+        """`softmax(q k^T / sqrt(d))` `[c * h, bq, n]` of a block, float32 at least."""
         hidden, more = self._hidden(block), self.more
         if hidden is None and more is None:
             bias = query.new_empty(1)  # not read
         else:  # they go in with the product: one pass over the scores less
             bias = query.new_zeros(1) if more is None else more.to(query.dtype)
             bias = bias if hidden is None else torch.where(hidden, float("-inf"), bias)
-            bias = bias.expand(c, heads, -1, -1).flatten(0, 1)
-        part, beta = query[:, :, block].flatten(0, 1), int(bias.dim() > 1)
-        score = torch.baddbmm(bias, part, key_t.flatten(0, 1), beta=beta, alpha=width**-0.5)
-        wide = torch.promote_types(score.dtype, torch.float32)
-        return torch.softmax(score, -1, dtype=wide).view(c, heads, -1, score.shape[-1])
+            bias = bias.expand(self.chunk.size, len(query) // self.chunk.size, -1, -1).flatten(0, 1)
+        beta, scale = int(bias.dim() > 1), query.shape[-1] ** -0.5
+        score = torch.baddbmm(bias, query[:, block], key_t, beta=beta, alpha=scale)
+        return torch.softmax(score, -1, dtype=torch.promote_types(score.dtype, torch.float32))
 
 
-def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    """`a @ b` over two leading axes. bmm on dense operands: matmul on strided ones is 1.5 times slower on the CPU."""
-    return torch.bmm(a.flatten(0, 1), b.flatten(0, 1)).view(*a.shape[:3], b.shape[3])
+def _folded(side: Side, packed: Tensor) -> Tensor:
+    """`[t, h, d]` -> `[c * h, n, d]`, dense: products of strided operands take 1.5 times as long on the CPU."""
+    return side.take(packed).flatten(0, 1).contiguous()
 
 
 def _forward(
     query: Tensor, key: Tensor, value: Tensor, work: list[_Work], statistics: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    t, heads, _ = query.shape
+    t, heads, width = query.shape
     wide = torch.promote_types(query.dtype, torch.float32)
     out = torch.empty_like(query, memory_format=torch.contiguous_format)
-    class_row = query.new_zeros((t if statistics else 0, heads), dtype=wide)
-    column = query.new_zeros(t if statistics else 0, dtype=wide)
+    class_row = query.new_empty((t if statistics else 0, heads), dtype=wide)
+    column = query.new_empty(t if statistics else 0, dtype=wide)
     for part in work:
         chunk = part.chunk
-        q, k, v = (side.take(x).contiguous() for side, x in _sides(chunk, query, key, value))
+        q, k, v = (_folded(side, x) for side, x in _sides(chunk, query, key, value))
         place = chunk.query.view(out)
-        whole = torch.empty_like(q) if place is None else place
-        row = torch.empty(chunk.size, heads, chunk.key.n, dtype=wide, device=query.device) if statistics else None
+        whole = q.new_empty(chunk.size, heads, chunk.query.n, width) if place is None else place
+        row = q.new_empty(chunk.size, heads, chunk.key.n, dtype=wide) if statistics else None
         sums = (_head_by_head if _long(part, q) else _together)(part, q, k, v, whole, row)
         if place is None:
             chunk.query.put(out, whole.transpose(1, 2))
@@ -174,12 +172,13 @@ def _forward(
 
 
 def _together(part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None) -> Tensor | None:
-    """All heads of a chunk, `[c, h, n, d]` each: writes `out` and, where asked for, `row [c, h, n]`; gives its column."""
-    key_t, sums = key.transpose(-1, -2), None
+    """All heads of a chunk at once: writes `out [c, h, n, d]` and, if asked, `row [c, h, n]`; gives the column."""
+    key_t, sums, (c, heads, _, width) = key.transpose(-1, -2), None, out.shape
     for block in part.blocks:
         probability = part.probability(query, key_t, block)
-        out[:, :, block] = _matmul(probability.to(value.dtype), value)
+        out[:, :, block] = torch.bmm(probability.to(value.dtype), value).view(c, heads, -1, width)
         if row is not None:
+            probability = probability.view(c, heads, *probability.shape[1:])
             some = part.column(probability.amax(1), block)
             sums = some if sums is None else sums.add_(some)
             part.read_pooled(row, probability, block)
@@ -197,15 +196,15 @@ def _head_by_head(
     part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None
 ) -> Tensor | None:
     """The same as `_together` of a chunk that is `_long`."""
-    q, k, v = query[0] * query.shape[-1] ** -0.5, key[0], value[0]
-    more, sums, (heads, n, _) = part.more, None, q.shape
+    heads, n, width = query.shape
+    q, more, sums = query * width**-0.5, part.more, None
     bias = None if more is None else more.to(q.dtype).view(-1)
     queries = part.queries * heads  # a block of one head's probabilities is as large as one of all heads'
     for start in range(0, n, queries):
         block, best = slice(start, min(start + queries, n)), None
         for head in range(heads):
-            probability = torch.softmax(product(q[head, block], k[head], bias), -1)
-            out[0, head, block] = product(probability, v[head].T)
+            probability = torch.softmax(product(q[head, block], key[head], bias), -1)
+            out[0, head, block] = product(probability, value[head].T)
             if row is not None:
                 part.read_pooled(row[:, head : head + 1], probability[None, None], block)
                 best = probability if best is None else torch.maximum(best, probability, out=best)
@@ -235,29 +234,31 @@ class _Blocked(torch.autograd.Function):
         scale = query.shape[-1] ** -0.5
         grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
         for part in ctx.work:
-            chunk = part.chunk
-            q, k, v = (side.take(x).contiguous() for side, x in _sides(chunk, query, key, value))
-            d_out = chunk.query.take(grad_out).contiguous()
+            chunk, heads = part.chunk, query.shape[1]
+            q, k, v = (_folded(side, x) for side, x in _sides(chunk, query, key, value))
+            d_out = chunk.query.take(grad_out)
             if not chunk.query.even:  # padding repeats a query; it must add nothing
                 d_out = d_out * chunk.query.mask[:, None, :, None].to(d_out.dtype)
+            d_out = d_out.flatten(0, 1).contiguous()
             if ctx.statistics:
                 d_row = chunk.key.take(grad_row[..., None])[..., 0]
                 d_column = chunk.key.take(grad_column[:, None, None])[:, :, None, :, 0]
             d_q, d_k, d_v = [], torch.zeros_like(k), torch.zeros_like(v)
             for block in part.blocks:
                 probability = part.probability(q, k.transpose(-1, -2), block)
-                d_v += _matmul(probability.transpose(-1, -2).to(v.dtype), d_out[:, :, block])
-                d_p = _matmul(d_out[:, :, block], v.transpose(-1, -2)).to(probability.dtype)
+                d_v += torch.bmm(probability.transpose(-1, -2).to(v.dtype), d_out[:, block])
+                d_p = torch.bmm(d_out[:, block], v.transpose(-1, -2)).to(probability.dtype)
                 if ctx.statistics:
-                    winner = probability.max(1, keepdim=True).indices
+                    by_head = probability.view(chunk.size, heads, *probability.shape[1:])
                     flow = d_column * part.content[:, :, block, None].to(d_p.dtype)
-                    d_p.scatter_add_(1, winner, flow)
-                    part.add_pooled(d_p, d_row, block)
+                    d_p.view_as(by_head).scatter_add_(1, by_head.max(1, keepdim=True).indices, flow)
+                    part.add_pooled(d_p.view_as(by_head), d_row, block)
                 d_s = probability * (d_p - (d_p * probability).sum(-1, keepdim=True))
                 d_s = d_s.mul_(scale).to(q.dtype)
-                d_q.append(_matmul(d_s, k))
-                d_k += _matmul(d_s.transpose(-1, -2), q[:, :, block])
-            chunk.query.put(grad_query, torch.cat(d_q, 2).transpose(1, 2))
-            chunk.key.put(grad_key, d_k.transpose(1, 2))
-            chunk.key.put(grad_value, d_v.transpose(1, 2))
+                d_q.append(torch.bmm(d_s, k))
+                d_k += torch.bmm(d_s.transpose(-1, -2), q[:, block])
+            for (side, gradient), made in zip(
+                _sides(chunk, grad_query, grad_key, grad_value), (torch.cat(d_q, 1), d_k, d_v), strict=True
+            ):
+                side.put(gradient, made.unflatten(0, (chunk.size, heads)).transpose(1, 2))
         return grad_query, grad_key, grad_value, None, None

@@ -34,22 +34,18 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
         bias: `[out]`.
         packed: the weight as `pack_weights` laid it out.
     """
-    fast = (
-        _apart()
-        and (packed is not None or input.numel() > input.shape[-1])  # to lay weights out for one row does not pay
-        and input.dtype is weight.dtype
-        and (packable(weight) if packed is None else weight.is_cpu)
-    )
-    if not fast:
+    # to lay weights out for one row does not pay
+    fast = weight.is_cpu if packed is not None else input.numel() > input.shape[-1] and packable(weight)
+    if not (fast and _apart() and input.dtype is weight.dtype):
         return F.linear(input, weight, bias)
-    rows = len(input)
+    rows = input.shape[0]
     padded = with_spare_rows(input) if input.dim() == 2 else input
     out = product(padded, weight if packed is None else packed, bias)
-    return out if len(out) == rows else out[:rows]
+    return out if out.shape[0] == rows else out[:rows]
 
 
 def product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`input weight^T + bias` by oneDNN, of operands that lie dense or transposed: it walks through others entry by entry.
+    """`input weight^T + bias` by oneDNN, of operands that lie dense or transposed; through others it goes one by one.
 
     `weight` is `[out, in]`, or packed.
     """
@@ -77,9 +73,9 @@ def with_spare_rows(values: Tensor) -> Tensor:
     oneDNN makes a kernel for every number of rows, half a millisecond each, and ragged batches would have a new number
     almost every time.
     """
-    rows = len(values)
-    more = spare_rows(rows) if computes(values.dtype) else 0
-    if not more:
+    rows = values.shape[0]
+    more = spare_rows(rows)
+    if not more or not computes(values.dtype):
         return values
     filled = values.new_empty(rows + more, values.shape[1])  # F.pad writes every row twice
     filled[:rows] = values
@@ -154,11 +150,39 @@ class FastLinear(nn.Linear):
         return {name: value for name, value in self.__dict__.items() if name != "packed"}
 
 
+class FastPatches(nn.Conv2d):
+    """A host's convolution over patches side by side: the same parameters, the same result to rounding.
+
+    As one product it takes four fifths of the time on the CPU.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`[b, c, height, width] -> [b, out, rows, columns]`; what is left over at the right and below is not read."""
+        if not (_apart() and input.dtype is self.weight.dtype and packable(self.weight)):
+            return super().forward(input)
+        weight = self.weight.flatten(1)
+        b, c, (high, wide) = *input.shape[:2], self.kernel_size
+        rows, columns = input.shape[2] // high, input.shape[3] // wide
+        whole = input[:, :, : rows * high, : columns * wide].reshape(b, c, rows, high, columns, wide)
+        patches = whole.permute(0, 2, 4, 1, 3, 5).reshape(b * rows * columns, weight.shape[1])
+        return product(patches, weight, self.bias).view(b, rows, columns, len(weight)).permute(0, 3, 1, 2)
+
+
+def _side_by_side(patches: nn.Conv2d) -> bool:
+    apart = patches.stride == patches.kernel_size and patches.padding in ("valid", (0, 0))
+    return apart and patches.dilation == (1, 1) and patches.groups == 1
+
+
 def hasten(model: nn.Module) -> None:
-    """Make every plain `nn.Linear` of a model a `FastLinear`; parameters and their names stay."""
+    """Make every plain `nn.Linear` of a model a `FastLinear`, and convolutions over patches `FastPatches`.
+
+    Parameters and their names stay.
+    """
     for module in model.modules():
         if type(module) is nn.Linear:
             module.__class__ = FastLinear
+        elif type(module) is nn.Conv2d and _side_by_side(module):
+            module.__class__ = FastPatches
 
 
 def pack_weights(model: nn.Module) -> None:
