@@ -182,7 +182,7 @@ def without_lone_words(examples: list[Example]) -> list[Example]:
 def counted(run: Callable[[], object]) -> float:
     """Multiply-accumulates that torch sees; it counts two FLOPs each."""
     plain = patch(
-        "madtp.model.linear._computes", return_value=False
+        "madtp.model.linear.computes", return_value=False
     )  # oneDNN's linear maps take spare rows, which are no tokens
     with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
         run()

@@ -50,7 +50,7 @@ def inputs_of(model: Any, examples: int = 3) -> dict[str, Any]:
 def counted(run: Callable[[], Any]) -> tuple[float, Any]:
     """Multiply-accumulates that torch sees, which counts two FLOPs each; and what the run returned."""
     plain = patch(
-        "madtp.model.linear._computes", return_value=False
+        "madtp.model.linear.computes", return_value=False
     )  # oneDNN's linear maps take spare rows, which are no tokens
     with FlopCounterMode(display=False) as counter, torch.no_grad(), plain:
         out = run()
