@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import oracle
-from madtp.model import attention_blocked
+from madtp.model import attention_blocked, attention_plan
 from madtp.model.attention import Rows, Statistics, attend
 
 HEADS, WIDTH = 3, 5
@@ -258,6 +258,51 @@ def test_auto_takes_blocked_for_statistics_and_sdpa_without() -> None:
     qkv = tensors(SELF, SELF)
     assert torch.equal(run(SELF, SELF, qkv, Rows(), "auto")[0], run(SELF, SELF, qkv, Rows(), "blocked")[0])
     assert torch.equal(run(SELF, SELF, qkv, None, "auto")[0], run(SELF, SELF, qkv, None, "sdpa")[0])
+
+
+@pytest.mark.parametrize("limit", [attention_blocked.CPU_BLOCK, 300, 1], ids=["one block", "three blocks", "by threes"])
+@pytest.mark.parametrize("rows", [None, *ROWS])
+@pytest.mark.parametrize("biased", [False, True])
+def test_head_by_head_is_the_same(biased: bool, rows: Rows | None, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_blocked, "LONG", 7)
+    monkeypatch.setattr(attention_blocked, "CPU_BLOCK", limit)
+    monkeypatch.setattr(attention_plan, "CPU_PADDED", 1)
+    long: list[tuple[int, ...]] = []
+    way = attention_blocked._head_by_head
+
+    def noted(part: attention_blocked._Work, *args: object) -> Tensor | None:
+        long.append(part.chunk.query.lengths)
+        return way(part, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(attention_blocked, "_head_by_head", noted)
+    exact, single = tensors(SELF, SELF), [x.requires_grad_() for x in tensors(SELF, SELF, torch.float32)]
+    n, bias = torch.tensor(SELF), torch.randn(sum(SELF), generator=torch.Generator().manual_seed(5)) if biased else None
+    wide = None if bias is None else bias.double()
+    expected, wanted = attend(*exact, n, n, rows=rows, bias=wide, backend="dense")
+    out, statistics = attend(*single, n, n, rows=rows, bias=bias, backend="blocked")
+    assert sorted(long) == ([(7,), (7,), (13,), (29,)] if limit == 1 else [(13,), (29,)])  # equals share a chunk
+    torch.testing.assert_close(out.double(), expected, atol=2e-6, rtol=2e-6)
+    if wanted is not None and statistics is not None:
+        torch.testing.assert_close(statistics.class_row.double(), wanted.class_row, atol=2e-6, rtol=2e-6)
+        torch.testing.assert_close(statistics.column.double(), wanted.column, atol=2e-6, rtol=2e-6)
+    again, _ = attend(*(x.detach() for x in single), n, n, rows=rows, bias=bias, backend="blocked")
+    assert torch.equal(again, out)
+    slow = [x.requires_grad_() for x in exact]
+    (attend(*slow, n, n, bias=wide, backend="dense")[0].square().sum()).backward()
+    out.square().sum().backward()
+    for one, two in zip(single, slow, strict=True):
+        torch.testing.assert_close(one.grad.double(), two.grad, atol=1e-4, rtol=1e-4)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("other", ["causal", "float64", "two together", "no oneDNN"])
+def test_who_does_not_go_head_by_head(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_blocked, "LONG", 2)
+    monkeypatch.setattr(attention_blocked, "_head_by_head", lambda *_: pytest.fail("went head by head"))
+    if other == "no oneDNN":
+        monkeypatch.setattr(attention_blocked, "computes", lambda _: False)
+    lengths = (5, 5) if other == "two together" else (5,)
+    qkv = tensors(lengths, lengths, torch.float64 if other == "float64" else torch.float32)
+    run(lengths, lengths, qkv, Rows(), "blocked", causal=other == "causal")
 
 
 def test_dropout_changes_the_output_and_not_the_statistics() -> None:

@@ -1,11 +1,12 @@
 """Chunks: every instance once, little padding, and the way into them and back."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from madtp.model.attention_plan import SPARE, WASTE, Chunk, plan
+from madtp.model.attention_plan import CPU_PADDED, SPARE, WASTE, Chunk, plan
 
 HEADS, WIDTH = 3, 5
 
@@ -32,6 +33,7 @@ def test_a_plan_holds_every_instance_once_and_wastes_little(pairs: list[tuple[in
         if c.size > 1:
             scores = c.size * q.n * k.n
             assert limit is None or scores * HEADS <= limit
+            assert (q.even and k.even) or scores * HEADS <= CPU_PADDED
             assert scores <= WASTE * sum(i * j for i, j in zip(q.lengths, k.lengths, strict=True)) + SPARE
 
 
@@ -52,6 +54,12 @@ def test_chunks_pad_and_pack(pairs: list[tuple[int, int]], limit: int | None) ->
     assert torch.equal(copy_q, q)
     live = (nq > 0).repeat_interleave(nk)
     assert torch.equal(copy_k, k * live[:, None, None])
+
+
+@pytest.mark.parametrize(("device", "sizes"), [("cpu", [2, 1, 1]), ("cuda", [4])])
+def test_on_the_cpu_unlike_lengths_share_little(device: str, sizes: list[int]) -> None:
+    n = torch.tensor([151, 157, 151, 163])  # 3 heads of two of them are more than CPU_PADDED
+    assert [c.size for c in plan(n, n, HEADS, torch.device(device), None)] == sizes
 
 
 def test_in_self_attention_the_sides_are_one() -> None:

@@ -124,6 +124,40 @@ def test_packing_again_sees_new_weights_and_copies_carry_none(layer: FastLinear)
         torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=3e-5, rtol=0)
 
 
+def test_packed_maps_that_meet_go_as_one(layer: FastLinear, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = copy.deepcopy(layer)
+    model = nn.ModuleList([layer, other])
+    x = torch.randn(37, WIDTH)
+
+    def check(joint: bool, products: int) -> None:
+        with torch.inference_mode(), monkeypatch.context() as patched:
+            made: list[Tensor] = []
+            product = madtp.model.linear.product
+            patched.setattr(madtp.model.linear, "product", lambda *each: made.append(product(*each)) or made[-1])
+            both = together((layer, other), x)
+        for got, each in zip(both, (layer, other), strict=True):
+            torch.testing.assert_close(got.double(), exact(each, x), atol=3e-5, rtol=0)
+        assert (layer.joint is not None, len(made)) == (joint, products)
+
+    check(joint=False, products=2)
+    pack_weights(model)
+    check(joint=True, products=1)
+    assert layer.packed is None and other.packed is None  # not held three times
+    assert copy.deepcopy(layer).joint is None
+    with torch.no_grad():
+        other.weight.add_(0.3)
+        torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=3e-5, rtol=0)  # alone, too
+    pack_weights(model)
+    check(joint=True, products=1)
+    unpack_weights(model)
+    check(joint=False, products=2)
+    other.bias = None
+    pack_weights(model)
+    with torch.inference_mode():
+        torch.testing.assert_close(together((layer, other), x)[1], x @ other.weight.T, atol=3e-5, rtol=0)
+    assert layer.joint is None and layer.packed is not None
+
+
 def test_what_onednn_does_not_take_goes_the_ordinary_way(layer: FastLinear) -> None:
     assert packable(layer.weight) and not packable(layer.weight.to("meta"))
     layer.double()

@@ -7,6 +7,7 @@ rows, oneDNN 95%. Packed once, weights cost nothing to lay out however few rows 
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -59,12 +60,42 @@ def _apart() -> bool:
 
 
 def together(maps: Sequence[nn.Module], values: Tensor) -> list[Tensor]:
-    """What each map makes of `values [t, c]`; their rows are filled up once for all of them."""
-    rows = len(values)
-    if _apart() and values.is_cpu:
-        values = with_spare_rows(values)
-    made = [each(values) for each in maps]
-    return made if len(values) == rows else [out[:rows] for out in made]
+    """What each map makes of `values [t, c]`; rows are filled up once for all, and packed maps go as one product."""
+    rows = values.shape[0]
+    if not (_apart() and values.is_cpu):
+        return [each(values) for each in maps]
+    values = with_spare_rows(values)
+    joint = _joint(maps)
+    if joint is None or joint.dtype is not values.dtype:
+        made = [each(values) for each in maps]
+    else:
+        made = list(product(values, joint.packed, joint.bias).split(joint.widths, -1))
+    return made if values.shape[0] == rows else [out[:rows] for out in made]
+
+
+@dataclass(frozen=True)
+class _Joint:
+    """Several maps of the same tokens, packed as one."""
+
+    packed: Tensor
+    bias: Tensor
+    widths: list[int]
+    dtype: torch.dtype
+
+
+def _joint(maps: Sequence[nn.Module]) -> _Joint | None:
+    """Packed maps as one, made when they first meet, for which they let go of what each has; None = they are not."""
+    first = maps[0]
+    if not isinstance(first, FastLinear):
+        return None
+    linears = [each for each in maps if type(each) is FastLinear and each.packed is not None and each.bias is not None]
+    if first.joint is None and len(linears) == len(maps):
+        weight = torch.cat([each.weight.detach() for each in linears])
+        bias, widths = torch.cat([each.bias.detach() for each in linears]), [len(each.weight) for each in linears]
+        first.joint = _Joint(torch.ops.mkldnn._reorder_linear_weight(weight), bias, widths, weight.dtype)
+        for each in linears:
+            each.packed = None
+    return first.joint
 
 
 def with_spare_rows(values: Tensor) -> Tensor:
@@ -137,9 +168,11 @@ class FastLinear(nn.Linear):
 
     Attributes:
         packed: the weight as oneDNN wants it, from `pack_weights`; None = laid out at every call.
+        joint: the same of this map and others that `together` has met with it.
     """
 
     packed: Tensor | None = None
+    joint: _Joint | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """`[..., in] -> [..., out]`."""
@@ -147,7 +180,7 @@ class FastLinear(nn.Linear):
 
     def __getstate__(self) -> dict[str, Any]:
         # copies and pickles carry the weight alone
-        return {name: value for name, value in self.__dict__.items() if name != "packed"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("packed", "joint")}
 
 
 class FastPatches(nn.Conv2d):
@@ -190,6 +223,7 @@ def pack_weights(model: nn.Module) -> None:
 
     Later changes of the parameters are not seen until `unpack_weights`, or a second `pack_weights`.
     """
+    unpack_weights(model)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, FastLinear):
@@ -201,4 +235,4 @@ def unpack_weights(model: nn.Module) -> None:
     """Let go of what `pack_weights` made."""
     for module in model.modules():
         if isinstance(module, FastLinear):
-            module.packed = None
+            module.packed = module.joint = None

@@ -13,6 +13,7 @@ from transformers import BlipTextConfig
 from transformers.models.blip.modeling_blip_text import BlipTextSelfAttention
 
 from madtp.model.gaze import Gaze
+from madtp.model.linear import together
 from madtp.model.ragged import Ragged
 from madtp.model.text import MadtpBlipTextLayer, MadtpBlipTextModel, cross_attend
 
@@ -65,10 +66,13 @@ class MadtpBlipPairTextLayer(MadtpBlipTextLayer):
 
     def look(self, x: Ragged, gazes: tuple[Gaze, ...], backend: str) -> Ragged:
         """Both cross-attentions, their residual and LayerNorm."""
-        left, right = gazes
         cross = self.crossattention
-        seen0, seen1 = cross_attend(cross.self0, x, left, backend), cross_attend(cross.self1, x, right, backend)
-        return x.with_values(cross.output(seen0, seen1, x.values))
+        sides = (cross.self0, cross.self1)
+        queries = together([side.query for side in sides], x.values)
+        seen = [
+            cross_attend(side, asks, x, gaze, backend) for side, asks, gaze in zip(sides, queries, gazes, strict=True)
+        ]
+        return x.with_values(cross.output(*seen, x.values))
 
 
 class MadtpBlipPairTextModel(MadtpBlipTextModel):
