@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The figures of docs/performance.md: one JSON file a claim, on a machine that does nothing else.
-#   benchmarks/performance.sh OUT [ROW...]   (rows: towers merged bf16 clip caption sizes flat threads parts text step calibrate)
+#   benchmarks/performance.sh OUT [ROW...]   (rows: towers merged bf16 clip caption sizes flat threads parts text attention step calibrate)
 # Full-size models with random weights; temperatures are set to the reduction that is measured on what is timed.
 set -euo pipefail
 out=$1
@@ -28,13 +28,17 @@ sizes() { # 224, 336, 384 and 480 pixels
         bench "sizes-$preset" --preset "$preset" --batch-size 1 --pairs 3
     done
 }
-flat() { bench flat --preset clip-vit-base-16 --batch-size 1 8 64 --pairs 5; }
+flat() {
+    bench flat --preset clip-vit-base-16 --batch-size 1 8 64 --pairs 5
+    bench flat-nlvr2 --preset blip-base-nlvr2 --batch-size 1 8 64 --pairs 3
+}
 threads() { for n in 1 2; do bench "threads-$n" --preset blip-base-nlvr2 --batch-size 1 --pairs 3 --threads "$n"; done; }
 parts() { $python "$here/parts.py" --preset blip-base-nlvr2 --reduction 0.5 0.8 >"$out/parts.json"; }
 text() { $python "$here/text_tower.py" >"$out/text.json"; }
+attention() { $python "$here/attention.py" >"$out/attention.json"; }
 step() { $python "$here/train_step.py" >"$out/step.json"; }
 calibrate() { $python "$here/calibration.py" >"$out/calibration.json"; }
 
-for row in ${rows:-towers merged bf16 clip caption sizes flat threads parts text step calibrate}; do
+for row in ${rows:-towers merged bf16 clip caption sizes flat threads parts text attention step calibrate}; do
     "$row"
 done
