@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 from madtp.cli.bench import Work, _calibrate, _network
 from madtp.evaluate import evaluating
-from madtp.model import block, clip_layers, text, vision
+from madtp.model import block, clip_layers, text, text_pair, vision
 from madtp.model.linear import FastLinear
 from madtp.model.presets import random_inputs
 from madtp.model.shape import kind_of
@@ -61,6 +61,9 @@ def instrument(model: Any, clock: Clock) -> None:
             instrumented.forward = clock.timed(lambda *_, part=f"{tower} {kind}": part, module.forward)
     for where, tower in ((vision, "vision"), (text, "text"), (clip_layers, "clip")):
         patch.object(where, "attend", clock.timed(lambda *_, part=f"{tower} attention": part, where.attend)).start()
+    for where, tower in ((text, "text"), (text_pair, "text"), (clip_layers, "clip")):
+        maps = clock.timed(lambda *_, part=f"{tower} projections": part, where.together)
+        patch.object(where, "together", maps).start()
     for step in ("guide", "prune"):
         timed = clock.timed(lambda pruner, *_, part=step: f"{pruner.tower} {part}", getattr(block.Pruner, step))
         patch.object(block.Pruner, step, timed).start()

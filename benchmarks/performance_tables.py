@@ -47,7 +47,7 @@ def main() -> None:
         body: list[list[object]] = [[part, *(f"{form['ms'].get(part, 0):.1f}" for form in forms)] for part in parts]
         body.append(["sum", *(f"{sum(form['ms'].values()):.0f}" for form in forms)])
         print(table(["part, ms", *(form["reduction"] for form in forms)], body), end="\n\n")
-    for name in ("text", "step", "calibration"):
+    for name in ("text", "attention", "step", "calibration"):
         if (out / f"{name}.json").exists():
             for row in lines(out / f"{name}.json"):
                 told = {key: value for key, value in row.items() if key not in ("hardware", "versions", "commit")}
