@@ -30,7 +30,7 @@ sizes() { # 224, 336, 384 and 480 pixels
 }
 flat() {
     bench flat --preset clip-vit-base-16 --batch-size 1 8 64 --pairs 5
-    bench flat-nlvr2 --preset blip-base-nlvr2 --batch-size 1 8 64 --pairs 3
+    $madtp bench --semantic-tokens 200 --reduction 0.8 --json --preset blip-base-nlvr2 --batch-size 1 8 64 --pairs 3 >"$out/flat-nlvr2.json"
 }
 threads() { for n in 1 2; do bench "threads-$n" --preset blip-base-nlvr2 --batch-size 1 --pairs 3 --threads "$n"; done; }
 parts() { $python "$here/parts.py" --preset blip-base-nlvr2 --reduction 0.5 0.8 >"$out/parts.json"; }

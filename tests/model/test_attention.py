@@ -139,6 +139,14 @@ def test_gradients_of_blocked_are_those_of_dense(rows: Rows | None, causal: bool
         close(a, b)
 
 
+@pytest.mark.parametrize(("queries", "keys"), [(SELF, SELF), (QUERIES, KEYS), ((7, 7), (7, 7))])
+def test_sdpa_without_gradients_is_the_same(queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
+    qkv = tensors(queries, keys)
+    with torch.inference_mode():
+        out, _ = run(queries, keys, qkv, None, "sdpa")
+    close(out, run(queries, keys, qkv, None, "dense")[0])
+
+
 def test_gradients_of_causal_sdpa() -> None:
     dense = gradients(SELF, SELF, None, "dense", causal=True)
     for a, b in zip(gradients(SELF, SELF, None, "sdpa", causal=True), dense, strict=True):

@@ -173,6 +173,9 @@ def _sdpa(
     chunks = plan(query_lengths, key_lengths, query.shape[1], query.device, limit=None)
     if not chunks:  # no instance has a query
         return torch.zeros_like(query)
+    alone = len(chunks) == 1 and chunks[0].query.place is not None
+    # one after another into its place: with a gradient, that many writes into one tensor would cost more than a copy
+    out = None if alone or torch.is_grad_enabled() else torch.empty_like(query, memory_format=torch.contiguous_format)
     outs = []
     for chunk in chunks:
         # where no token sees a later one, none sees the padding behind the last
@@ -182,13 +185,17 @@ def _sdpa(
         q, k, v = chunk.query.take(query), chunk.key.take(key), chunk.key.take(value)
         is_causal = causal and bias is None
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
-        outs.append(chunk.query.pack(o.transpose(1, 2)))
-    if len(chunks) == 1 and chunks[0].query.place is not None:
+        if out is None:
+            outs.append(chunk.query.pack(o.transpose(1, 2)))
+        else:
+            chunk.query.put(out, o.transpose(1, 2))
+    if out is not None:
+        return out
+    if alone:
         return outs[0]
-    out = torch.cat(outs)
     position = torch.cat([chunk.query.position for chunk in chunks])
     inverse = torch.empty_like(position).scatter_(0, position, torch.arange(len(position), device=position.device))
-    return out.index_select(0, inverse)
+    return torch.cat(outs).index_select(0, inverse)
 
 
 def _added(bias: Tensor, keys: Side, causal: bool, dtype: torch.dtype) -> Tensor:
