@@ -53,7 +53,8 @@ def instrument(model: Any, clock: Clock) -> None:
     """Note the time of every linear map, attention, guidance and pruning step of a model."""
     for name, module in model.named_modules():
         tower = "vision" if "vision" in name else "text"
-        if isinstance(module, FastLinear) and not isinstance(module, block.TokenMap):
+        alone = isinstance(module, FastLinear) and module.packed is not None  # else `together`, which is timed below
+        if alone and not isinstance(module, block.TokenMap):
             kind = "mlp" if ".mlp." in name or "intermediate" in name or ".output.dense" in name else "projections"
             if "attention.output" in name:
                 kind = "projections"
@@ -61,8 +62,9 @@ def instrument(model: Any, clock: Clock) -> None:
             instrumented.forward = clock.timed(lambda *_, part=f"{tower} {kind}": part, module.forward)
     for where, tower in ((vision, "vision"), (text, "text"), (clip_layers, "clip")):
         patch.object(where, "attend", clock.timed(lambda *_, part=f"{tower} attention": part, where.attend)).start()
-    for where, tower in ((text, "text"), (text_pair, "text"), (clip_layers, "clip")):
-        maps = clock.timed(lambda *_, part=f"{tower} projections": part, where.together)
+    towers = {module: "vision" if "vision" in name else "text" for name, module in model.named_modules()}
+    for where in (text, text_pair, clip_layers):
+        maps = clock.timed(lambda each, *_: f"{towers[each[0]]} projections", where.together)
         patch.object(where, "together", maps).start()
     for step in ("guide", "prune"):
         timed = clock.timed(lambda pruner, *_, part=step: f"{pruner.tower} {part}", getattr(block.Pruner, step))

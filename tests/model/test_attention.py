@@ -140,11 +140,21 @@ def test_gradients_of_blocked_are_those_of_dense(rows: Rows | None, causal: bool
 
 
 @pytest.mark.parametrize(("queries", "keys"), [(SELF, SELF), (QUERIES, KEYS), ((7, 7), (7, 7))])
-def test_sdpa_without_gradients_is_the_same(queries: tuple[int, ...], keys: tuple[int, ...]) -> None:
-    qkv = tensors(queries, keys)
-    with torch.inference_mode():
-        out, _ = run(queries, keys, qkv, None, "sdpa")
-    close(out, run(queries, keys, qkv, None, "dense")[0])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("backend", ["blocked", "sdpa"])
+def test_without_gradients_it_is_the_same(
+    backend: str, apart: bool, queries: tuple[int, ...], keys: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if apart:
+        monkeypatch.setattr(attention_plan, "CPU_PADDED", 1)
+    chunks = attention_plan.plan(torch.tensor(queries), torch.tensor(keys), HEADS, torch.device("cpu"), None)
+    assert (len(chunks) > 1) == (apart and len(set(queries)) > 1)
+    qkv, bias = tensors(queries, keys), torch.randn(sum(keys), dtype=torch.float64)
+    n, m = torch.tensor(queries), torch.tensor(keys)
+    for more in (None, bias):
+        with torch.inference_mode():
+            out, _ = attend(*qkv, n, m, bias=more, backend=backend)
+        close(out, attend(*qkv, n, m, bias=more, backend="dense")[0])
 
 
 def test_gradients_of_causal_sdpa() -> None:
@@ -284,7 +294,9 @@ def test_head_by_head_is_the_same(biased: bool, rows: Rows | None, limit: int, m
 
     monkeypatch.setattr(attention_blocked, "_head_by_head", noted)
     exact, single = tensors(SELF, SELF), [x.requires_grad_() for x in tensors(SELF, SELF, torch.float32)]
-    n, bias = torch.tensor(SELF), torch.randn(sum(SELF), generator=torch.Generator().manual_seed(5)) if biased else None
+    n = torch.tensor(SELF)
+    strided = torch.randn(2 * sum(SELF), generator=torch.Generator().manual_seed(5))[::2]
+    bias = strided if biased else None
     wide = None if bias is None else bias.double()
     expected, wanted = attend(*exact, n, n, rows=rows, bias=wide, backend="dense")
     out, statistics = attend(*single, n, n, rows=rows, bias=bias, backend="blocked")
@@ -293,7 +305,8 @@ def test_head_by_head_is_the_same(biased: bool, rows: Rows | None, limit: int, m
     if wanted is not None and statistics is not None:
         torch.testing.assert_close(statistics.class_row.double(), wanted.class_row, atol=2e-6, rtol=2e-6)
         torch.testing.assert_close(statistics.column.double(), wanted.column, atol=2e-6, rtol=2e-6)
-    again, _ = attend(*(x.detach() for x in single), n, n, rows=rows, bias=bias, backend="blocked")
+    with torch.inference_mode():
+        again, _ = attend(*single, n, n, rows=rows, bias=bias, backend="blocked")
     assert torch.equal(again, out)
     slow = [x.requires_grad_() for x in exact]
     (attend(*slow, n, n, bias=wide, backend="dense")[0].square().sum()).backward()
@@ -311,6 +324,23 @@ def test_who_does_not_go_head_by_head(other: str, monkeypatch: pytest.MonkeyPatc
     lengths = (5, 5) if other == "two together" else (5,)
     qkv = tensors(lengths, lengths, torch.float64 if other == "float64" else torch.float32)
     run(lengths, lengths, qkv, Rows(), "blocked", causal=other == "causal")
+
+
+def test_head_by_head_in_cross_attention(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_blocked, "LONG", 7)
+    monkeypatch.setattr(attention_plan, "CPU_PADDED", 1)
+    way, taken = attention_blocked._head_by_head, []
+    monkeypatch.setattr(attention_blocked, "_head_by_head", lambda *each: taken.append(1) or way(*each))
+    queries, keys = (11, 0, 7, 3), (13, 5, 29, 17)
+    qkv = tensors(queries, keys, torch.float32)
+    close(run(queries, keys, qkv, None, "blocked")[0], run(queries, keys, qkv, None, "dense")[0])
+    assert len(taken) == 2
+
+
+@pytest.mark.parametrize("backend", ["dense", "blocked", "auto"])
+def test_statistics_are_those_of_self_attention(backend: str) -> None:
+    with pytest.raises(ValueError, match="statistics are those of self-attention"):
+        run((5, 0), (3, 2), tensors((5, 0), (3, 2)), Rows(), backend)
 
 
 def test_dropout_changes_the_output_and_not_the_statistics() -> None:

@@ -26,7 +26,7 @@ from madtp.model.linear import (
     with_spare_rows,
 )
 from madtp.model.presets import random_inputs
-from madtp.model.shape import CLASSES
+from madtp.model.shape import CLASSES, kind_of
 from small import nano, nano_model
 
 WIDTH, OUT = 521, 509  # enough weights for oneDNN
@@ -89,6 +89,16 @@ def test_patches_are_the_convolution(size: tuple[int, ...], bias: bool, onednn_f
     assert torch.equal(grown, host(x)) and x.grad is not None
 
 
+@pytest.mark.parametrize("size", [(2, 3, 4, 22), (2, 3, 22, 2), (2, 4, 13, 22)])
+def test_what_the_convolution_refuses_is_refused(size: tuple[int, ...], onednn_for_all: None) -> None:
+    layers = nn.Sequential(nn.Conv2d(3, 17, (5, 3), stride=(5, 3)))
+    hasten(layers)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match=r"Kernel size|channels"):
+        layers(torch.randn(size))
+    with torch.inference_mode():
+        assert layers(torch.randn(3, 13, 22)).shape == (17, 2, 7)
+
+
 @pytest.mark.parametrize("other", [{"stride": 2}, {"padding": 1}, {"dilation": 2}, {"groups": 3}])
 def test_other_convolutions_are_left_alone(other: dict[str, int]) -> None:
     layers = nn.Sequential(nn.Conv2d(3, 9, 5, **{"stride": 5, **other}))
@@ -124,38 +134,66 @@ def test_packing_again_sees_new_weights_and_copies_carry_none(layer: FastLinear)
         torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=3e-5, rtol=0)
 
 
-def test_packed_maps_that_meet_go_as_one(layer: FastLinear, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = copy.deepcopy(layer)
-    model = nn.ModuleList([layer, other])
-    x = torch.randn(37, WIDTH)
+def products(maps: tuple[nn.Module, ...], x: Tensor) -> tuple[list[Tensor], int]:
+    """What `together` makes, and of how many products."""
+    made: list[Tensor] = []
+    product = madtp.model.linear.product
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patched:
+        patched.setattr(madtp.model.linear, "product", lambda *each: made.append(product(*each)) or made[-1])
+        out = together(maps, x)
+    return out, len(made)
 
-    def check(joint: bool, products: int) -> None:
-        with torch.inference_mode(), monkeypatch.context() as patched:
-            made: list[Tensor] = []
-            product = madtp.model.linear.product
-            patched.setattr(madtp.model.linear, "product", lambda *each: made.append(product(*each)) or made[-1])
-            both = together((layer, other), x)
-        for got, each in zip(both, (layer, other), strict=True):
-            torch.testing.assert_close(got.double(), exact(each, x), atol=3e-5, rtol=0)
-        assert (layer.joint is not None, len(made)) == (joint, products)
 
-    check(joint=False, products=2)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_maps_that_meet_go_as_one(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    model = nn.Sequential(*(nn.Linear(WIDTH, out) for out in (OUT, 307, 311))).to(dtype)
+    hasten(model)
+    maps, x = tuple(model), torch.randn(37, WIDTH).to(dtype)
+    alone = not packable(model[0].weight)  # a machine that does not compute in this type
+    close = {"atol": 3e-5, "rtol": 1e-5} if dtype is torch.float32 else {"atol": 3e-2, "rtol": 1e-2}
+
+    def check(expected: int) -> None:
+        out, count = products(maps, x)
+        assert alone or count == expected
+        for got, each in zip(out, maps, strict=True):
+            wide = x.double() @ each.weight.double().T + each.bias.double()
+            torch.testing.assert_close(got.double(), wide, **close)
+
+    check(3)
     pack_weights(model)
-    check(joint=True, products=1)
-    assert layer.packed is None and other.packed is None  # not held three times
-    assert copy.deepcopy(layer).joint is None
+    check(1)
+    assert all(each.packed is None for each in maps)  # not held three times
+    assert copy.deepcopy(model[0]).joint is None
+    out, _ = products((maps[0], maps[2]), x)  # others than have met go one by one
+    torch.testing.assert_close(out[1].float(), F.linear(x, maps[2].weight, maps[2].bias).float(), atol=3e-2, rtol=0)
     with torch.no_grad():
-        other.weight.add_(0.3)
-        torch.testing.assert_close(layer(x).double(), exact(layer, x), atol=3e-5, rtol=0)  # alone, too
+        maps[1].weight.add_(0.3)
     pack_weights(model)
-    check(joint=True, products=1)
+    check(1)
+    maps[2].bias = nn.Parameter(torch.ones(311, dtype=dtype))
+    check(3)
+    pack_weights(model)
+    check(1)
     unpack_weights(model)
-    check(joint=False, products=2)
+    check(3)
+
+
+def test_maps_that_are_watched_or_without_bias_go_by_themselves(layer: FastLinear) -> None:
+    other = copy.deepcopy(layer)
+    model, x = nn.ModuleList([layer, other]), torch.randn(5, WIDTH)
+    pack_weights(model)
+    assert products((layer, other), x)[1] == 1
+    seen: list[Tensor] = []
+    handle = other.register_forward_hook(lambda *each: seen.append(each[2]))
+    assert products((layer, other), x)[1] == 2 and len(seen) == 1
+    handle.remove()
+    assert products((layer, other), x)[1] == 1
     other.bias = None
     pack_weights(model)
-    with torch.inference_mode():
-        torch.testing.assert_close(together((layer, other), x)[1], x @ other.weight.T, atol=3e-5, rtol=0)
-    assert layer.joint is None and layer.packed is not None
+    out, count = products((layer, other), x)
+    assert count == 2 and layer.joint is None
+    torch.testing.assert_close(out[1], F.linear(x, other.weight), atol=3e-5, rtol=0)
 
 
 def test_what_onednn_does_not_take_goes_the_ordinary_way(layer: FastLinear) -> None:
@@ -229,9 +267,16 @@ def test_a_model_lets_go_when_its_weights_may_change() -> None:
     assert packed() == len(maps)
     model.train()
     assert packed() == 0
-    model.eval().pack_weights()
-    model.to(torch.float64)
-    assert packed() == 0
+
+    def joints() -> int:
+        with torch.inference_mode():
+            model.encode(**random_inputs(kind_of(model), model.config, 2, 5))
+        return sum(module.joint is not None for module in maps if isinstance(module, FastLinear))
+
+    for change in (model.train, lambda: model.to(torch.float64)):
+        assert model.eval().pack_weights() is model and joints() and packed()
+        change()
+        assert packed() == 0 and not any(module.joint for module in maps if isinstance(module, FastLinear))
 
 
 @pytest.mark.parametrize("rows", [0, 7, PART, PART + 1, 2 * PART + 13])

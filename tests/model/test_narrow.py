@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import madtp.model.linear
 from cost.test_flops import counted
 from madtp.errors import InputError
 from madtp.evaluate import time_towers
@@ -128,6 +129,21 @@ def test_another_method_gives_the_dense_model_back() -> None:
     assert not gates(model) and model.state_dict().keys() == plain.state_dict().keys()
     for one, other in zip(results(model)[0], results(plain)[0], strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("way", ["narrow", "another method"])
+def test_packed_weights_are_let_go_of_when_masks_become_weights(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(madtp.model.linear, "SMALL", 1)
+    model = gated("vqa", 0.5).pack_weights()
+    plain = copy.deepcopy(model)
+    results(model)  # maps that read the same tokens are packed together now
+    for each in (model, plain):
+        if way == "narrow":
+            each.narrow()
+        else:
+            each.pruning = replace(each.pruning, method="madtp", temperature=None)
+    for one, other in zip(results(model)[0], results(plain)[0], strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 def test_wrapping_a_stock_model() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from madtp.model.attention_blocked import blocked, later
-from madtp.model.attention_plan import Side, plan
+from madtp.model.attention_plan import Chunk, Side, plan
 
 Backend = Literal["auto", "dense", "blocked", "sdpa"]
 BACKENDS: tuple[str, ...] = ("auto", "dense", "blocked", "sdpa")
@@ -75,7 +75,7 @@ def attend(
         value: `[s, h, d]` packed.
         query_lengths: `[b]` queries of each instance, CPU; 0 is allowed.
         key_lengths: `[b]` keys of each instance, CPU.
-        rows: asks for `Statistics` of self-attention, saying which rows they read.
+        rows: asks for `Statistics`, of self-attention alone, saying which rows they read.
         causal: self-attention in which a query sees its own and earlier keys only.
         bias: `[s]` added to the scores of each key, without a gradient.
         backend: see the module's text.
@@ -85,7 +85,8 @@ def attend(
         The output `[t, h, d]`, and the statistics if asked for.
 
     Raises:
-        ValueError: unknown backend, or one that cannot give what is asked for.
+        ValueError: unknown backend, or one that cannot give what is asked for; a query without a key of its own in
+            causal attention, or where statistics are asked for.
 
     Under autocast it computes in the type of its inputs all the same, statistics in float32 at least.
     """
@@ -107,8 +108,10 @@ def _attend(
 ) -> tuple[Tensor, Statistics | None]:
     if backend not in BACKENDS:
         raise ValueError(f"attention backend is one of {', '.join(BACKENDS)}, got {backend!r}")
-    if causal and key_lengths is not query_lengths and not torch.equal(key_lengths, query_lengths):
-        raise ValueError("causal attention is self-attention: every query needs a key of its own")
+    own = (not causal and rows is None) or key_lengths is query_lengths or torch.equal(key_lengths, query_lengths)
+    if not own:
+        what = "causal attention is" if causal else "statistics are those of"
+        raise ValueError(f"{what} self-attention: every query needs a key of its own")
     if not query.shape[1]:  # all heads have been taken out
         return query, None
     if backend == "auto":
@@ -173,11 +176,9 @@ def _sdpa(
     chunks = plan(query_lengths, key_lengths, query.shape[1], query.device, limit=None)
     if not chunks:  # no instance has a query
         return torch.zeros_like(query)
-    alone = len(chunks) == 1 and chunks[0].query.place is not None
-    # one after another into its place: with a gradient, that many writes into one tensor would cost more than a copy
-    out = None if alone or torch.is_grad_enabled() else torch.empty_like(query, memory_format=torch.contiguous_format)
-    outs = []
-    for chunk in chunks:
+
+    def output(chunk: Chunk) -> Tensor:
+        """`[c, n, h, d]`"""
         # where no token sees a later one, none sees the padding behind the last
         mask = None if chunk.key.even or causal else chunk.key.mask[:, None, None]
         if bias is not None:
@@ -185,17 +186,20 @@ def _sdpa(
         q, k, v = chunk.query.take(query), chunk.key.take(key), chunk.key.take(value)
         is_causal = causal and bias is None
         o = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=is_causal)
-        if out is None:
-            outs.append(chunk.query.pack(o.transpose(1, 2)))
-        else:
-            chunk.query.put(out, o.transpose(1, 2))
-    if out is not None:
+        return o.transpose(1, 2)
+
+    if len(chunks) == 1 and chunks[0].query.place is not None:
+        return chunks[0].query.pack(output(chunks[0]))
+    if not torch.is_grad_enabled():
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        for chunk in chunks:
+            chunk.query.put(out, output(chunk))
         return out
-    if alone:
-        return outs[0]
+    # autograd would pass through every one of so many writes into one tensor
+    joined = torch.cat([chunk.query.pack(output(chunk)) for chunk in chunks])
     position = torch.cat([chunk.query.position for chunk in chunks])
     inverse = torch.empty_like(position).scatter_(0, position, torch.arange(len(position), device=position.device))
-    return torch.cat(outs).index_select(0, inverse)
+    return joined.index_select(0, inverse)
 
 
 def _added(bias: Tensor, keys: Side, causal: bool, dtype: torch.dtype) -> Tensor:

@@ -4,7 +4,7 @@ For every block of queries the probabilities `[c, h, bq, n]` are made, used for 
 are in cache, and forgotten. The backward makes them again: only q, k and v are kept, O(n d) a layer, not O(h n n).
 
 On the CPU the heads of a long instance go one after another, `[bq, n]` at a time, through oneDNN: torch hands batched
-float32 products to MKL, which leaves half of an AMD processor's speed unused.
+float32 products to MKL, which leaves half of an AMD processor's speed unused. (On Intel's it has not been measured.)
 """
 
 from dataclasses import dataclass
@@ -162,7 +162,7 @@ def _forward(
         place = chunk.query.view(out)
         whole = q.new_empty(chunk.size, heads, chunk.query.n, width) if place is None else place
         row = q.new_empty(chunk.size, heads, chunk.key.n, dtype=wide) if statistics else None
-        sums = (_head_by_head if _long(part, q) else _together)(part, q, k, v, whole, row)
+        sums = (_head_by_head if _long(part, q) else _all_heads)(part, q, k, v, whole, row)
         if place is None:
             chunk.query.put(out, whole.transpose(1, 2))
         if sums is not None and row is not None:
@@ -171,7 +171,9 @@ def _forward(
     return out, class_row, column
 
 
-def _together(part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None) -> Tensor | None:
+def _all_heads(
+    part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None
+) -> Tensor | None:
     """All heads of a chunk at once: writes `out [c, h, n, d]` and, if asked, `row [c, h, n]`; gives the column."""
     key_t, sums, (c, heads, _, width) = key.transpose(-1, -2), None, out.shape
     for block in part.blocks:
@@ -195,10 +197,10 @@ def _long(part: _Work, query: Tensor) -> bool:
 def _head_by_head(
     part: _Work, query: Tensor, key: Tensor, value: Tensor, out: Tensor, row: Tensor | None
 ) -> Tensor | None:
-    """The same as `_together` of a chunk that is `_long`."""
+    """The same as `_all_heads` of a chunk that is `_long`."""
     heads, n, width = query.shape
     q, more, sums = query * width**-0.5, part.more, None
-    bias = None if more is None else more.to(q.dtype).view(-1)
+    bias = None if more is None else more.to(q.dtype).reshape(-1).contiguous()
     queries = part.queries * heads  # a block of one head's probabilities is as large as one of all heads'
     for start in range(0, n, queries):
         block, best = slice(start, min(start + queries, n)), None

@@ -35,8 +35,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
         bias: `[out]`.
         packed: the weight as `pack_weights` laid it out.
     """
-    # to lay weights out for one row does not pay
-    fast = weight.is_cpu if packed is not None else input.numel() > input.shape[-1] and packable(weight)
+    several = input.numel() > input.shape[-1]  # to lay weights out for one row does not pay
+    fast = (several and packable(weight)) if packed is None else weight.is_cpu
     if not (fast and _apart() and input.dtype is weight.dtype):
         return F.linear(input, weight, bias)
     rows = input.shape[0]
@@ -46,9 +46,12 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, packed: Te
 
 
 def product(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`input weight^T + bias` by oneDNN, of operands that lie dense or transposed; through others it goes one by one.
+    """`input weight^T + bias` by oneDNN: on the CPU, in a type that it `computes`, without a gradient.
 
-    `weight` is `[out, in]`, or packed.
+    Args:
+        input: `[..., in]`, dense or transposed, as `weight`: oneDNN reads what lies otherwise entry by entry.
+        weight: `[out, in]`, or packed.
+        bias: `[out]`, dense; its strides are not looked at.
     """
     out: Tensor = torch.ops.mkldnn._linear_pointwise(input, weight, bias, "none", [], "")
     return out
@@ -69,33 +72,46 @@ def together(maps: Sequence[nn.Module], values: Tensor) -> list[Tensor]:
     if joint is None or joint.dtype is not values.dtype:
         made = [each(values) for each in maps]
     else:
-        made = list(product(values, joint.packed, joint.bias).split(joint.widths, -1))
+        made = list(product(values, joint.packed, joint.bias).split([len(bias) for bias in joint.biases], -1))
     return made if values.shape[0] == rows else [out[:rows] for out in made]
 
 
 @dataclass(frozen=True)
 class _Joint:
-    """Several maps of the same tokens, packed as one."""
+    """Maps that read the same tokens, packed as one, with the biases that they had then."""
 
+    maps: tuple["FastLinear", ...]
+    biases: tuple[Tensor, ...]
     packed: Tensor
     bias: Tensor
-    widths: list[int]
     dtype: torch.dtype
+
+    def holds(self, maps: Sequence[nn.Module]) -> bool:
+        """True of these very maps, as they were."""
+        pairs = list(zip(self.maps, self.biases, maps, strict=False))
+        return len(maps) == len(self.maps) and all(mine is other and mine.bias is bias for mine, bias, other in pairs)
 
 
 def _joint(maps: Sequence[nn.Module]) -> _Joint | None:
-    """Packed maps as one, made when they first meet, for which they let go of what each has; None = they are not."""
+    """The maps as one packed map, made at the first call, when they drop what each has; None where they cannot be one.
+
+    They are packed and plain: with a bias, and without hooks that the one product would pass by.
+    """
     first = maps[0]
-    if not isinstance(first, FastLinear):
+    plain = [each for each in maps if type(each) is FastLinear and each.bias is not None and not _watched(each)]
+    if len(plain) < len(maps) or not isinstance(first, FastLinear):
         return None
-    linears = [each for each in maps if type(each) is FastLinear and each.packed is not None and each.bias is not None]
-    if first.joint is None and len(linears) == len(maps):
-        weight = torch.cat([each.weight.detach() for each in linears])
-        bias, widths = torch.cat([each.bias.detach() for each in linears]), [len(each.weight) for each in linears]
-        first.joint = _Joint(torch.ops.mkldnn._reorder_linear_weight(weight), bias, widths, weight.dtype)
-        for each in linears:
+    if first.joint is None and all(each.packed is not None for each in plain):
+        weight, biases = torch.cat([each.weight.detach() for each in plain]), tuple(each.bias for each in plain)
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
+        first.joint = _Joint(tuple(plain), biases, packed, torch.cat(biases).detach(), weight.dtype)
+        for each in plain:
             each.packed = None
-    return first.joint
+    return first.joint if first.joint is not None and first.joint.holds(maps) else None
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
 
 
 def with_spare_rows(values: Tensor) -> Tensor:
@@ -168,7 +184,7 @@ class FastLinear(nn.Linear):
 
     Attributes:
         packed: the weight as oneDNN wants it, from `pack_weights`; None = laid out at every call.
-        joint: the same of this map and others that `together` has met with it.
+        joint: of the first of several maps that `together` met: all of them packed as one.
     """
 
     packed: Tensor | None = None
@@ -191,11 +207,12 @@ class FastPatches(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """`[b, c, height, width] -> [b, out, rows, columns]`; what is left over at the right and below is not read."""
-        if not (_apart() and input.dtype is self.weight.dtype and packable(self.weight)):
-            return super().forward(input)
+        fits = input.dim() == 4 and input.shape[1] == self.in_channels and input.dtype is self.weight.dtype
+        rows, columns = (size // most for size, most in zip(input.shape[-2:], self.kernel_size, strict=False))
+        if not (fits and rows and columns and _apart() and packable(self.weight)):
+            return super().forward(input)  # which says what is wrong
         weight = self.weight.flatten(1)
         b, c, (high, wide) = *input.shape[:2], self.kernel_size
-        rows, columns = input.shape[2] // high, input.shape[3] // wide
         whole = input[:, :, : rows * high, : columns * wide].reshape(b, c, rows, high, columns, wide)
         patches = whole.permute(0, 2, 4, 1, 3, 5).reshape(b * rows * columns, weight.shape[1])
         return product(patches, weight, self.bias).view(b, rows, columns, len(weight)).permute(0, 3, 1, 2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from madtp.errors import InputError
 from madtp.model.config import PruneConfig
-from madtp.model.linear import FastLinear, linear
+from madtp.model.linear import FastLinear, linear, unpack_weights
 from madtp.model.recompute import PrunedBlock
 from madtp.prune import METHODS
 from madtp.prune.weights import openings, standing
@@ -150,8 +150,10 @@ def _of_block(model: Any, block: Any, names: dict[nn.Module, str]) -> Iterator[O
 def follow(model: Any, settings: PruneConfig) -> None:
     """Give a model the masks that its settings ask for, as open as its weights say; or take them away."""
     if not METHODS[settings.method].weights:
-        for outlet in outlets(model) if _gated(model) else ():
-            _ungate(outlet.out)
+        if _gated(model):
+            unpack_weights(model)
+            for outlet in outlets(model):
+                _ungate(outlet.out)
         return
     every = outlets(model)
     gates = [_gate(outlet) for outlet in every]
@@ -221,6 +223,7 @@ def narrow(model: Any) -> dict[str, int] | None:
     """
     if not _gated(model):
         return None
+    unpack_weights(model)
     every = outlets(model)
     left = {outlet.name: outlet.count for outlet in every} | open_of(model)
     for outlet in every:

@@ -65,15 +65,13 @@ class MadtpBlipTextLayer(PrunedBlock, BlipTextLayer):
         return x.with_values(self.crossattention.output(seen, x.values))
 
 
-def cross_attend(attention: BlipTextSelfAttention, asks: Tensor, x: Ragged, gaze: Gaze, backend: str) -> Tensor:
-    """`[t, c]` what every token of the texts `x`, by its query `asks [t, c]`, gathers from the image its text looks at.
-
-    Before the projection.
+def cross_attend(attention: BlipTextSelfAttention, query: Tensor, x: Ragged, gaze: Gaze, backend: str) -> Tensor:
+    """`[t, c]` what the tokens of the texts `x`, with queries `[t, c]`, gather from their images, before projection.
 
     An image's keys and values are computed once, however many texts look at it. A token that stands for several is
     attended to as they would be.
     """
-    query, image = _heads(asks, attention), gaze.image
+    query, image = _heads(query, attention), gaze.image
     # the texts of one image are one run of queries over its keys
     place = None if gaze.order is None else x.positions(gaze.order)
     key, value = (_heads(part, attention) for part in together((attention.key, attention.value), image.values))

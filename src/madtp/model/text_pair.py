@@ -70,7 +70,7 @@ class MadtpBlipPairTextLayer(MadtpBlipTextLayer):
         sides = (cross.self0, cross.self1)
         queries = together([side.query for side in sides], x.values)
         seen = [
-            cross_attend(side, asks, x, gaze, backend) for side, asks, gaze in zip(sides, queries, gazes, strict=True)
+            cross_attend(side, query, x, gaze, backend) for side, query, gaze in zip(sides, queries, gazes, strict=True)
         ]
         return x.with_values(cross.output(*seen, x.values))
 
