@@ -16,7 +16,7 @@ import torch
 import typer
 from torch.distributed.tensor import DTensor
 
-from madtp.cli.lost import noticing
+from madtp.cli.lost import leave, noticing
 from madtp.data.faults import Faults
 from madtp.errors import InputError
 from madtp.evaluate import batches as batches_of
@@ -257,8 +257,6 @@ def process(rank: int, port: int, folder: str, runs: list[tuple[str, str]]) -> N
         for kind in ("vqa", *FOLLOWED):
             torch.save(stopped_in_parts(kind, home), home / f"stopped-{kind}.{rank}.pt")
             torch.save(uneven(rank, kind, home), home / f"uneven-{kind}.{rank}.pt")
-    if rank or runs != DONE:
-        torch.distributed.destroy_process_group()
-    else:
+    if rank == 0 and runs == DONE:
         (home / "left-alone.txt").write_text(left_alone())
-        os._exit(0)  # gloo's threads, whose peer is gone, may abort an exit in good order
+    leave(0)

@@ -42,6 +42,29 @@ def test_only_a_lost_process_is_told_of(
     assert told == ("" if said is None else line)
 
 
+LEAVING = """
+import atexit, os, sys, torch
+from madtp.cli.lost import leave
+
+class Late:
+    def __del__(self, abort=os.abort):  # as a thread of gloo may, when the interpreter shuts down
+        abort()
+
+sys.late = Late()
+atexit.register(print, "at exit")
+if sys.argv[1] == "of several":
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+print("done")
+leave(3)
+"""
+
+
+@pytest.mark.parametrize(("who", "code"), [("of several", 3), ("alone", -signal.SIGABRT)])
+def test_one_of_several_does_not_wait_for_the_interpreter_to_shut_down(who: str, code: int) -> None:
+    ran = subprocess.run([sys.executable, "-c", LEAVING, who], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (code, "done\nat exit\n"), ran.stderr
+
+
 @contextmanager
 def torchrun(*arguments: Any) -> Iterator[subprocess.Popen[str]]:
     """`torchrun --nproc_per_node 2 -m madtp ARGUMENTS`; ended with the block, if not before."""

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from madtp.cli.lost import leave
 from madtp.task.contrast import MomentumContrast
 from model.tiny import Example, batch_of, tiny_examples
 from model.tiny_retrieval import tiny_retrieval
@@ -80,4 +81,4 @@ def process(rank: int, folder: str) -> None:
     for variant in VARIANTS:
         done = train(variant, slice(0, 2) if rank == 0 else slice(2, PAIRS))
         torch.save(vars(done), Path(folder) / f"{variant}.{rank}.pt")
-    dist.destroy_process_group()
+    leave(0)

@@ -1,10 +1,12 @@
-"""What a process of several says when another of them is gone: killed, out of memory, its machine lost."""
+"""How a process of several ends: by itself, or as another is gone: killed, out of memory, its machine lost."""
 
+import atexit
 import os
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 import typer
 
@@ -39,3 +41,18 @@ def noticing() -> Iterator[None]:
         if tell(error):
             raise typer.Exit(1) from error
         raise
+
+
+def leave(code: int) -> NoReturn:
+    """End this process; one of several at once, after what is to be done at exit, its output written.
+
+    A thread of gloo may still hold tensors that Python knows. Freed while the interpreter shuts down, they abort the
+    process, all its work done (pytorch issue 190489): torchrun then says that the run failed.
+    """
+    torch = sys.modules.get("torch")
+    if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        sys.exit(code)
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

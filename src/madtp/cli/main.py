@@ -124,7 +124,7 @@ def run(arguments: list[str] | None = None) -> None:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)]
     )
     _register()
-    sys.exit(_run(arguments))
+    lost.leave(_run(arguments))
 
 
 def _run(arguments: list[str] | None) -> int:
