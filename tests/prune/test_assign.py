@@ -1,5 +1,6 @@
 """Tokens that go into others, or are let go."""
 
+import pytest
 import torch
 
 import oracle
@@ -22,7 +23,8 @@ def test_by_hand() -> None:
     assert selection.total(torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 8])).tolist() == [1, 10, 4, 6, 7, 8]
 
 
-def test_several_merged_tokens_of_several_instances() -> None:
+@pytest.mark.parametrize("gradients", [True, False])
+def test_several_merged_tokens_of_several_instances(gradients: bool) -> None:
     torch.manual_seed(0)
     intos = [[0, 1, 1, 3, 0, 3, 6], [], [0], [1, 1, 1], [0, 1, 2, 3, 4]]
     weights = [(torch.rand(len(i)) + 0.1).tolist() for i in intos]
@@ -38,7 +40,10 @@ def test_several_merged_tokens_of_several_instances() -> None:
     rows = oracle.split(x, lengths.tolist())
     expected = [oracle.gather(r, i, w, 2) for r, i, w in zip(rows, intos, weights, strict=True)]
     assert selection.lengths.tolist() == [len(r) for r in expected]
-    torch.testing.assert_close(selection.apply(x), torch.tensor([row for r in expected for row in r]).double())
+    assert selection.target is not None and bool((selection.target.diff() >= 0).all())
+    with torch.set_grad_enabled(gradients):
+        out = selection.apply(x)
+    torch.testing.assert_close(out, torch.tensor([row for r in expected for row in r]).double())
 
 
 def test_nothing_goes_is_the_very_same_tensor() -> None:

@@ -34,9 +34,10 @@ def chosen(keeps: Keeps, weights: list[list[float]], head: int = 1, tail: int = 
     return select(keep, content, padded(weights, keep.shape[1], head, fill=float("nan")), lengths)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
 @pytest.mark.parametrize(("head", "tail"), PROTECTED)
 @pytest.mark.parametrize(("dtype", "atol"), DTYPES.items())
-def test_apply(dtype: torch.dtype, atol: float, head: int, tail: int) -> None:
+def test_apply(dtype: torch.dtype, atol: float, head: int, tail: int, gradients: bool) -> None:
     torch.manual_seed(0)
     weights = weights_of(KEEPS)
     selection = chosen(KEEPS, weights, head, tail)
@@ -45,7 +46,8 @@ def test_apply(dtype: torch.dtype, atol: float, head: int, tail: int) -> None:
     expected = [
         oracle.merge(rows, k, w, head) for rows, k, w in zip(oracle.split(x, before), KEEPS, weights, strict=True)
     ]
-    out = selection.apply(x)
+    with torch.set_grad_enabled(gradients):
+        out = selection.apply(x)
     assert out.dtype == dtype
     assert selection.lengths.tolist() == [len(rows) for rows in expected]
     flat = torch.tensor([row for rows in expected for row in rows], dtype=dtype)

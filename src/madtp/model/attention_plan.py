@@ -9,7 +9,7 @@ from torch import Tensor
 
 # A chunk may compute this many times the work its instances need, padding included, and so many scores more.
 WASTE, SPARE = 1.3, 4096
-CPU_PADDED = 1 << 17  # elements of a padded chunk's scores on the CPU: half a MB stays in a core's own cache
+CPU_PADDED = 1 << 17  # elements of a chunk's scores on the CPU, if it is padded: half a MB stays in a core's own cache
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,8 @@ def plan(
         heads: attention heads.
         device: of the tokens.
         limit: most elements of one chunk's scores `[c, h, nq, nk]` where more than one instance shares it; None = any.
-            On the CPU, where lengths differ, `CPU_PADDED` is another.
+            On the CPU `CPU_PADDED` is another, where lengths differ, or where instances that long lie apart: to bring
+            them together would copy more than it saves.
     """
     same = key_lengths is query_lengths
     nq: list[int] = query_lengths.tolist()
@@ -140,7 +141,9 @@ def _groups(nq: list[int], nk: list[int], heads: int, limit: int | None, padded:
         q, k = max(wide_q, nq[i]), max(wide_k, nk[i])
         scores = (len(groups[-1]) + 1) * q * k if groups else 0
         needed = work + nq[i] * nk[i]
-        most = limit if scores == needed else padded
+        beside = bool(groups) and i == groups[-1][-1] + 1  # one slice of the tokens
+        short = padded is None or 2 * q * k * heads <= padded
+        most = limit if scores == needed and (beside or short) else padded
         fits = bool(groups) and (most is None or scores * heads <= most)
         if fits and scores <= WASTE * needed + SPARE:
             groups[-1].append(i)

@@ -227,7 +227,7 @@ class Pruner:
         return Evidence(
             lengths=x.lengths,
             class_row=none if statistics is None else statistics.class_row,
-            output_norm=none if output is None or statistics is None else output.norm(dim=-1),
+            output_norm=none if output is None or statistics is None else torch.linalg.vector_norm(output, dim=-1),
             column=x.values.new_zeros(len(x.values)) if statistics is None else statistics.column,
             affinity=affinity,
             key=key,

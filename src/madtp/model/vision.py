@@ -72,8 +72,9 @@ class MadtpBlipVisionModel(BlipVisionModel):
     ) -> Ragged:
         """Tokens of every image after the last block and the final norm; the pooled token is the first."""
         pixel_values, smaller = pruner.shrink(pixel_values, self.config.patch_size)
-        embedded = self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding or smaller)
-        x = Ragged.from_padded(embedded)
+        x = Ragged.from_padded(
+            self.embeddings(pixel_values, interpolate_pos_encoding=interpolate_pos_encoding or smaller)
+        )
         for layer in self.encoder.layers:
             x = layer(x, pruner, backend)
         return Ragged(self.post_layernorm(x.values), x.lengths, pruner.size)

@@ -33,7 +33,8 @@ def assign(
     receives[flat_into[moved.view(-1)]] = True
     gone = (moved.view(-1) | receives).nonzero().view(-1)
     number = receives.cumsum(0) - 1  # of a merged token
-    target = number.index_select(0, flat_into.index_select(0, gone))
+    target, order = number.index_select(0, flat_into.index_select(0, gone)).sort(stable=True)
+    gone = gone.index_select(0, order)
     raw = weight.reshape(-1).index_select(0, gone)
     merged = (stay.view(-1).cumsum(0) - 1).index_select(0, receives.nonzero().view(-1))
     total = raw.new_zeros(len(merged)).index_add(0, target, raw)

@@ -30,7 +30,7 @@ def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, ".
 
 
 def _share(score: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
-    score = score.masked_fill(~content, 0.0)
+    score = torch.where(content, score, 0.0)
     return score / denominator(score.sum(-1, keepdim=True))
 
 
