@@ -1,5 +1,5 @@
 """`python -m madtp`."""
 
-from madtp.cli.main import run
+from madtp.cli.main import main
 
-run()
+main()

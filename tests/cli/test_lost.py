@@ -44,25 +44,41 @@ def test_only_a_lost_process_is_told_of(
 
 LEAVING = """
 import atexit, os, sys, torch
-from madtp.cli.lost import leave
+from madtp.cli import main
 
 class Late:
     def __del__(self, abort=os.abort):  # as a thread of gloo may, when the interpreter shuts down
         abort()
 
+def verb(arguments):
+    atexit.register(print, "at exit")
+    print("done")
+    if sys.argv[2] == "fails":
+        raise ValueError("not ours")
+    return int(sys.argv[2])
+
 sys.late = Late()
-atexit.register(print, "at exit")
+main._run = verb
 if sys.argv[1] == "of several":
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-print("done")
-leave(3)
+try:
+    main.run()
+except (SystemExit, ValueError):
+    print("comes back")
+main.main()
 """
 
 
-@pytest.mark.parametrize(("who", "code"), [("of several", 3), ("alone", -signal.SIGABRT)])
-def test_one_of_several_does_not_wait_for_the_interpreter_to_shut_down(who: str, code: int) -> None:
-    ran = subprocess.run([sys.executable, "-c", LEAVING, who], capture_output=True, text=True, check=False)
-    assert (ran.returncode, ran.stdout) == (code, "done\nat exit\n"), ran.stderr
+@pytest.mark.parametrize(
+    ("who", "verb", "code"), [("of several", "3", 3), ("of several", "fails", 1), ("alone", "3", -signal.SIGABRT)]
+)
+def test_one_of_several_does_not_wait_for_the_interpreter_to_shut_down(who: str, verb: str, code: int) -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    env["PYTHONPATH"] = str(Path(__file__).parents[2] / "src")
+    asked = [sys.executable, "-c", LEAVING, who, verb]
+    ran = subprocess.run(asked, capture_output=True, text=True, check=False, env=env)
+    assert (ran.returncode, ran.stdout) == (code, "done\ncomes back\ndone\n" + 2 * "at exit\n"), ran.stderr
+    assert ("ValueError: not ours" in ran.stderr) == (verb == "fails")
 
 
 @contextmanager

@@ -15,6 +15,7 @@ _GONE = re.compile(
     "connection (?:was likely )?(?:reset|closed|refused)(?: by peer)?|broken pipe|remote process exited|timed out",
     re.IGNORECASE,
 )
+_UNWRITTEN = 120  # Python's own code where what was printed could not be written
 
 
 def tell(error: Exception) -> bool:
@@ -44,7 +45,7 @@ def noticing() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End this process; one of several at once, after what is to be done at exit, its output written.
+    """End this process; one of several at once, after atexit's handlers. Threads are not waited for.
 
     A thread of gloo may still hold tensors that Python knows. Freed while the interpreter shuts down, they abort the
     process, all its work done (pytorch issue 190489): torchrun then says that the run failed.
@@ -53,6 +54,9 @@ def leave(code: int) -> NoReturn:
     if torch is None or not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         sys.exit(code)
     atexit._run_exitfuncs()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # a full disk, a closed pipe
+            code = code or _UNWRITTEN
     os._exit(code)

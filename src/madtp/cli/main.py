@@ -7,6 +7,7 @@ Exit codes: 0 done, or stopped by SIGTERM with a checkpoint (a line on stderr sa
 import logging
 import os
 import sys
+import traceback
 from difflib import get_close_matches
 from typing import Any
 
@@ -113,8 +114,23 @@ def _register() -> None:
         app.command(short_help=line)(verb)
 
 
+def main() -> None:
+    """Entry point of the process."""
+    try:
+        run()
+    except SystemExit as ended:
+        lost.leave(ended.code if isinstance(ended.code, int) else 0)
+    except Exception:
+        traceback.print_exc()
+        lost.leave(1)
+
+
 def run(arguments: list[str] | None = None) -> None:
-    """Entry point: run a verb and turn errors into exit codes."""
+    """Run a verb and turn errors into exit codes.
+
+    Raises:
+        SystemExit: always, with the code.
+    """
     from madtp.runtime import few_kernels, keep_freed_memory
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -124,7 +140,7 @@ def run(arguments: list[str] | None = None) -> None:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=stderr, show_path=False)]
     )
     _register()
-    lost.leave(_run(arguments))
+    sys.exit(_run(arguments))
 
 
 def _run(arguments: list[str] | None) -> int:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 # A chunk may compute this many times the work its instances need, padding included, and so many scores more.
 WASTE, SPARE = 1.3, 4096
-CPU_PADDED = 1 << 17  # elements of a chunk's scores on the CPU, if it is padded: half a MB stays in a core's own cache
+CPU_PADDED = 1 << 17  # elements of a chunk's scores on the CPU, if it is a copy: half a MB stays in a core's own cache
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def plan(
         heads: attention heads.
         device: of the tokens.
         limit: most elements of one chunk's scores `[c, h, nq, nk]` where more than one instance shares it; None = any.
-            On the CPU `CPU_PADDED` is another, where lengths differ, or where instances that long lie apart: to bring
-            them together would copy more than it saves.
+            On the CPU `CPU_PADDED` is another where lengths differ, and for instances of one length of which two exceed
+            it, unless they lie side by side: to bring them together would copy more than it saves.
     """
     same = key_lengths is query_lengths
     nq: list[int] = query_lengths.tolist()

@@ -18,9 +18,9 @@ def valid(lengths: Int[Tensor, " b"], n: int) -> Bool[Tensor, "b n"]:
 
 
 def padded_index(lengths: Int[Tensor, " b"], n: int, t: int) -> Int[Tensor, " m"]:
-    """`[b * n]` packed position, of t, of every padded place; beyond an instance's length, that of its last token."""
-    place = torch.minimum(torch.arange(n, device=lengths.device), lengths[:, None] - 1)
-    return place.add_(start_of(lengths)[:, None]).clamp_(0, max(t - 1, 0)).view(-1)
+    """`[b * n]` packed position, of t, of every padded place; beyond an instance's length, that of some other token."""
+    index = start_of(lengths)[:, None] + torch.arange(n, device=lengths.device)
+    return index.clamp_(max=max(t - 1, 0)).view(-1)
 
 
 def front(mask: Bool[Tensor, "b n"]) -> Int[Tensor, "b m"]:
@@ -40,7 +40,7 @@ def pad(
     n: int,
     index: Callable[[], Int[Tensor, " m"]] | None = None,
 ) -> Shaped[Tensor, "b n ..."]:
-    """Packed to padded; what lies beyond an instance's length repeats its last token and must be masked by the caller.
+    """Packed to padded; what lies beyond an instance's length repeats some token and must be masked by the caller.
 
     Args:
         values: packed tokens, `t = lengths.sum()`.
