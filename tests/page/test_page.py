@@ -186,7 +186,7 @@ def test_wrong_files_and_no_text_are_said_on_the_page(opened: Opened, tmp_path: 
     assert opened.side("a").count() == 0, "no stale answer beside it"
     page.locator(".sample").first.click()
     opened.side("b").wait_for()
-    assert said.count() == 0
+    said.wait_for(state="detached")  # it may leave a moment after the answers have come
     page.get_by_label("Question").fill("   ")
     page.get_by_role("button", name="Answer").click()
     said.wait_for()
