@@ -119,7 +119,9 @@ def main() -> None:
     try:
         run()
     except SystemExit as ended:
-        lost.leave(ended.code if isinstance(ended.code, int) else 0)
+        if not isinstance(ended.code, int):  # a message, which Python prints
+            raise
+        lost.leave(ended.code)
     except Exception:
         traceback.print_exc()
         lost.leave(1)
