@@ -1,6 +1,7 @@
 """The page itself, in gradio: a panel a model, in which two budgets stand side by side."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -25,10 +26,14 @@ TASKS = {
     "retrieval": ("Picture and text", "Caption to match", "a red circle above a blue square.", "Match"),
 }
 SIDES = (("A", 0.0), ("B", 0.5))  # and the budgets that they begin with
-# The last move counts; what came before it while the model ran is dropped. One answer runs at a time, or the other
-# would be in its milliseconds.
-LAST: dict[str, Any] = {"trigger_mode": "always_last", "show_progress": "minimal", "api_visibility": "private"}
-IN_TURN: dict[str, Any] = {**LAST, "concurrency_id": "model", "concurrency_limit": 1}
+# The last move counts; what came before it while the model ran is dropped. Not by gradio's queue: an answer that is
+# asked for while the queue closes its stream never comes.
+LAST: dict[str, Any] = {
+    "trigger_mode": "always_last",
+    "show_progress": "minimal",
+    "api_visibility": "private",
+    "queue": False,
+}
 
 
 def build(explorers: Sequence[Explorer], samples: Sequence[Sequence[Sequence[str]]]) -> gr.Blocks:
@@ -41,16 +46,17 @@ def build(explorers: Sequence[Explorer], samples: Sequence[Sequence[Sequence[str
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(f"<div class='madtp-head'><h1>{TITLE}</h1><p>{ABOUT}</p></div>")
         shown = list(zip(explorers, samples, strict=True))
+        turns = ThreadPoolExecutor(1)  # in order, one at a time: two would be in each other's milliseconds
         if len(shown) == 1:
-            _panel(page, *shown[0])
+            _panel(page, turns, *shown[0])
         else:
             for explorer, rows in shown:
                 with gr.Tab(f"{TASKS[explorer.task.name][0]}: {Path(explorer.name).name}"):
-                    _panel(page, explorer, rows)
+                    _panel(page, turns, explorer, rows)
     return page
 
 
-def _panel(page: gr.Blocks, explorer: Explorer, rows: Sequence[Sequence[str]]) -> None:
+def _panel(page: gr.Blocks, turns: ThreadPoolExecutor, explorer: Explorer, rows: Sequence[Sequence[str]]) -> None:
     """Input on the left, two answers on the right; on a phone one below the other, the examples last."""
     _, label, hint, verb = TASKS[explorer.task.name]
     with gr.Row(equal_height=False):
@@ -75,16 +81,16 @@ def _panel(page: gr.Blocks, explorer: Explorer, rows: Sequence[Sequence[str]]) -
                 sides = [_side(name, budget) for name, budget in SIDES]
             legend = f"{escape(fragments.LEGEND)} {escape(_about(explorer))}"
             gr.HTML(f"<p class='legend'>{legend}</p>")
-    chosen = [
-        button.click(partial(list, row), None, [*images, text], **LAST)
-        for button, row in zip(examples, rows, strict=True)
-    ]
+    clicked = [(button.click, row) for button, row in zip(examples, rows, strict=True)]
+    for click, row in clicked:
+        click(partial(list, row), None, [*images, text], **LAST)
     for budget, said, kept, state in sides:
-        answer = _answering(explorer, len(images))
-        asked = {"fn": answer, "inputs": [*images, text, budget, block], "outputs": [problem, said, kept, state]}
-        events = [budget.change, text.submit, go.click, page.load, *(image.upload for image in images)]
-        for event in (*events, *(choice.then for choice in chosen)):
-            event(**asked, show_progress_on=said, **IN_TURN)
+        answer = _answering(explorer, len(images), turns)
+        shown: dict[str, Any] = {"outputs": [problem, said, kept, state], "show_progress_on": said, **LAST}
+        for event in (budget.change, text.submit, go.click, page.load, *(image.upload for image in images)):
+            event(answer, [*images, text, budget, block], **shown)
+        for click, row in clicked:
+            click(partial(answer, *row), [budget, block], **shown)
         block.change(_redraw, [state, block], kept, **LAST)
 
 
@@ -112,14 +118,15 @@ def _about(explorer: Explorer) -> str:
     )
 
 
-def _answering(explorer: Explorer, pictures: int) -> Callable[..., tuple[Any, ...]]:
-    """A function from the input to one side's output."""
+def _answering(explorer: Explorer, pictures: int, turns: ThreadPoolExecutor) -> Callable[..., tuple[Any, ...]]:
+    """A function from the input to one side's output; `turns` answers one at a time."""
 
     def answer(*values: Any) -> tuple[Any, ...]:
         *files, text, budget, block = values
         assert explorer.curve is not None
         try:
-            found = explorer.answer([file for file in files[:pictures] if file], text, float(budget))
+            given = [file for file in files[:pictures] if file]
+            found = turns.submit(explorer.answer, given, text, float(budget)).result()
         except InputError as error:
             return fragments.problem(_without_folder(str(error), files)), "", "", None
         return "", fragments.numbers(found, explorer.curve), fragments.pictures(found, int(block)), found
