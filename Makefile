@@ -26,7 +26,7 @@ demo: $(STAMP) ## a pruned model at work, in a few minutes
 	$(BIN)/madtp demo
 
 test: style ## style, types and the quick tests: CPU, no network
-	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-long: style ## all tests; those that need a GPU are skipped without one
 	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -m ""
