@@ -1,5 +1,6 @@
 """What a measurement was made with."""
 
+import os
 import platform
 import shutil
 import subprocess
@@ -49,6 +50,11 @@ def test_commit_is_that_of_the_packages_own_checkout(tmp_path: Path) -> None:
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-m", "package")
     head = git(tmp_path, "rev-parse", "HEAD")
+    index = (tmp_path / ".git" / "index").read_bytes()
+    os.utime(package / "__init__.py", (7, 7))  # git would look at the file anew and note its time
     assert _commit(package) == head
+    assert (tmp_path / ".git" / "index").read_bytes() == index, (
+        "nothing is written where a killed process leaves a lock"
+    )
     (package / "__init__.py").write_text("changed = True")
     assert _commit(package) == f"{head}-dirty"

@@ -78,9 +78,13 @@ def _commit(package: Path = PACKAGE) -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """Output of a git command; None if it fails or there is no git."""
+    """Output of a git command; None if it fails or there is no git.
+
+    It takes no lock: a process that is killed meanwhile would leave it, and the user could commit nothing.
+    """
+    command = ["git", "--no-optional-locks", *arguments]
     try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.SubprocessError, UnicodeError):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
