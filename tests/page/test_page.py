@@ -32,7 +32,7 @@ def address() -> Iterator[str]:
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     server = subprocess.Popen(command, env=os.environ | own, cwd=ROOT, text=True, **pipes)
     assert server.stdout is not None
-    stop = threading.Timer(300, server.kill)
+    stop = threading.Timer(1200, server.kill)  # should the tests hang
     stop.start()
     try:
         line = server.stdout.readline()
@@ -172,6 +172,20 @@ def test_an_example_to_click(opened: Opened) -> None:
     opened.changed(".side-a .answer", before[0])
     opened.changed(".side-b .answer", before[1])
     assert page.get_by_label("Question").input_value() == example.inner_text().strip()
+
+
+@pytest.mark.parametrize("selector", [".sample >> nth=3", "button:text-is('Answer')"])
+def test_pressed_twice_it_comes_to_rest(selector: str, opened: Opened) -> None:
+    page = opened.page
+    before = opened.side("b").inner_text()
+    page.locator(selector).evaluate("button => { button.click(); setTimeout(() => button.click(), 150); }")
+    opened.changed(".side-b .answer", before)
+    for _ in range(9):
+        asked = len(opened.asked)
+        page.wait_for_timeout(3000)
+        if len(opened.asked) == asked:
+            return
+    raise AssertionError(f"it asks for ever: {opened.asked[-9:]}")
 
 
 def test_wrong_files_and_no_text_are_said_on_the_page(opened: Opened, tmp_path: Path) -> None:

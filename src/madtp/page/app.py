@@ -11,7 +11,7 @@ import gradio as gr
 
 from madtp.errors import InputError
 from madtp.page import fragments
-from madtp.page.explore import MOST, Answer, Explorer
+from madtp.page.explore import MOST, Explorer
 
 TITLE = "madtp: what pruning keeps"
 ABOUT = (
@@ -36,17 +36,19 @@ LAST: dict[str, Any] = {
 }
 
 
-def build(explorers: Sequence[Explorer], samples: Sequence[Sequence[Sequence[str]]]) -> gr.Blocks:
+def build(
+    explorers: Sequence[Explorer], samples: Sequence[Sequence[Sequence[str]]], turns: ThreadPoolExecutor
+) -> gr.Blocks:
     """The page.
 
     Args:
         explorers: models, measured.
+        turns: of one thread, which answers: two at a time would be in each other's milliseconds.
         samples: of each model, its examples as `write_samples` gives them.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(f"<div class='madtp-head'><h1>{TITLE}</h1><p>{ABOUT}</p></div>")
         shown = list(zip(explorers, samples, strict=True))
-        turns = ThreadPoolExecutor(1)  # in order, one at a time: two would be in each other's milliseconds
         if len(shown) == 1:
             _panel(page, turns, *shown[0])
         else:
@@ -81,17 +83,25 @@ def _panel(page: gr.Blocks, turns: ThreadPoolExecutor, explorer: Explorer, rows:
                 sides = [_side(name, budget) for name, budget in SIDES]
             legend = f"{escape(fragments.LEGEND)} {escape(_about(explorer))}"
             gr.HTML(f"<p class='legend'>{legend}</p>")
-    clicked = [(button.click, row) for button, row in zip(examples, rows, strict=True)]
-    for click, row in clicked:
-        click(partial(list, row), None, [*images, text], **LAST)
-    for budget, said, kept, state in sides:
-        answer = _answering(explorer, len(images), turns)
-        shown: dict[str, Any] = {"outputs": [problem, said, kept, state], "show_progress_on": said, **LAST}
-        for event in (budget.change, text.submit, go.click, page.load, *(image.upload for image in images)):
-            event(answer, [*images, text, budget, block], **shown)
-        for click, row in clicked:
-            click(partial(answer, *row), [budget, block], **shown)
-        block.change(_redraw, [state, block], kept, **LAST)
+    answer = _answering(explorer, len(images), turns)
+
+    def ask(event: Callable[..., Any], answer: Callable[..., Any], *given: Any, of: Sequence[Any] = sides) -> None:
+        """Answer on an event, one side behind the other.
+
+        One function an event: were there two and both at work when it comes again, the end of either would have gradio
+        call both anew, for ever.
+        """
+        for budget, said, kept, state in of:
+            shown = {"outputs": [problem, said, kept, state], "show_progress_on": said}
+            event = event(answer, [*given, budget, block], **shown, **LAST).then
+
+    for event in (text.submit, go.click, page.load, *(image.upload for image in images)):
+        ask(event, answer, *images, text)
+    for button, row in zip(examples, rows, strict=True):
+        ask(button.click(partial(list, row), None, [*images, text], **LAST).then, partial(answer, *row))
+    for side in sides:
+        ask(side[0].change, answer, *images, text, of=[side])
+    block.change(_redraw, [*(side[3] for side in sides), block], [side[2] for side in sides], **LAST)
 
 
 def _picture(label: str, value: str) -> gr.Image:
@@ -142,5 +152,7 @@ def _without_folder(said: str, files: Sequence[str | None]) -> str:
     return said
 
 
-def _redraw(found: Answer | None, block: float) -> str:
-    return fragments.pictures(found, int(block)) if found is not None else ""
+def _redraw(*values: Any) -> tuple[str, ...]:
+    """What each side's answer has left after a block."""
+    *answers, block = values
+    return tuple(fragments.pictures(found, int(block)) if found is not None else "" for found in answers)

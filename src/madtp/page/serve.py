@@ -5,6 +5,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -60,20 +61,22 @@ def serve(explorers: Sequence[Explorer], place: socket.socket, ready: Callable[[
         os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
         import uvicorn
 
-        app = make_app(explorers, Path(folder) / "samples")
+        turns = ThreadPoolExecutor(1)
+        app = make_app(explorers, Path(folder) / "samples", turns)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
         ready(f"http://{HOST}:{place.getsockname()[1]}")
         signal.signal(signal.SIGTERM, _stop)
         with suppress(KeyboardInterrupt):  # the way to end it
             server.run(sockets=[place])
+        turns.shutdown(wait=False, cancel_futures=True)  # nobody waits for what has not begun
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def make_app(explorers: Sequence[Explorer], folder: Path) -> Any:
-    """The page as an ASGI application, with its examples in `folder`."""
+def make_app(explorers: Sequence[Explorer], folder: Path, turns: ThreadPoolExecutor) -> Any:
+    """The page as an ASGI application, with its examples in `folder`; `turns` is of one thread, which answers."""
     import gradio as gr
     from fastapi import FastAPI
     from starlette.middleware import Middleware
@@ -88,7 +91,7 @@ def make_app(explorers: Sequence[Explorer], folder: Path) -> Any:
     app = FastAPI(middleware=guards, docs_url=None, redoc_url=None, openapi_url=None)
     return gr.mount_gradio_app(
         app,
-        build(explorers, samples),
+        build(explorers, samples, turns),
         path="/",
         server_name=HOST,
         footer_links=[],
