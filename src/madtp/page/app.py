@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
@@ -43,8 +43,8 @@ def build(
 
     Args:
         explorers: models, measured.
-        turns: of one thread, which answers: two at a time would be in each other's milliseconds.
         samples: of each model, its examples as `write_samples` gives them.
+        turns: of one thread, which answers: two at a time would be in each other's milliseconds.
     """
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(f"<div class='madtp-head'><h1>{TITLE}</h1><p>{ABOUT}</p></div>")
@@ -85,23 +85,23 @@ def _panel(page: gr.Blocks, turns: ThreadPoolExecutor, explorer: Explorer, rows:
             gr.HTML(f"<p class='legend'>{legend}</p>")
     answer = _answering(explorer, len(images), turns)
 
-    def ask(event: Callable[..., Any], answer: Callable[..., Any], *given: Any, of: Sequence[Any] = sides) -> None:
-        """Answer on an event, one side behind the other.
+    def ask(event: Callable[..., Any], work: Callable[..., Any], *given: Any, of: Sequence[_Side] = sides) -> None:
+        """Have an event answered by `work(*given, budget, block)`, one side behind the other.
 
         One function an event: were there two and both at work when it comes again, the end of either would have gradio
         call both anew, for ever.
         """
-        for budget, said, kept, state in of:
-            shown = {"outputs": [problem, said, kept, state], "show_progress_on": said}
-            event = event(answer, [*given, budget, block], **shown, **LAST).then
+        for side in of:
+            shown = {"outputs": [problem, side.said, side.kept, side.state], "show_progress_on": side.said}
+            event = event(work, [*given, side.budget, block], **shown, **LAST).then
 
     for event in (text.submit, go.click, page.load, *(image.upload for image in images)):
         ask(event, answer, *images, text)
     for button, row in zip(examples, rows, strict=True):
         ask(button.click(partial(list, row), None, [*images, text], **LAST).then, partial(answer, *row))
     for side in sides:
-        ask(side[0].change, answer, *images, text, of=[side])
-    block.change(_redraw, [*(side[3] for side in sides), block], [side[2] for side in sides], **LAST)
+        ask(side.budget.change, answer, *images, text, of=[side])
+    block.change(_redraw, [*(side.state for side in sides), block], [side.kept for side in sides], **LAST)
 
 
 def _picture(label: str, value: str) -> gr.Image:
@@ -111,12 +111,21 @@ def _picture(label: str, value: str) -> gr.Image:
     return image
 
 
-def _side(name: str, value: float) -> tuple[gr.Slider, gr.HTML, gr.HTML, gr.State]:
+class _Side(NamedTuple):
+    """One of the two budgets: its slider, what is said of its answer, the pictures of what is kept, and the answer."""
+
+    budget: gr.Slider
+    said: gr.HTML
+    kept: gr.HTML
+    state: gr.State
+
+
+def _side(name: str, value: float) -> _Side:
     with gr.Column(min_width=240, elem_classes=f"side-{name.lower()}"):
         budget = gr.Slider(
             0, MOST, value=value, step=0.01, label=f"Budget {name}", info="Share of the GFLOPs to save; 0 = dense."
         )
-        return budget, gr.HTML(), gr.HTML(), gr.State()
+        return _Side(budget, gr.HTML(), gr.HTML(), gr.State())
 
 
 def _about(explorer: Explorer) -> str:
