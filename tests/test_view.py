@@ -88,7 +88,7 @@ def test_scores_are_those_of_the_methods_functions(kind: str, monkeypatch: pytes
     assert len(blocks) == len(seen)
     for steps, evidence in zip(blocks, seen, strict=True):
         assert len(steps) == len(evidence.lengths) in (1, pictures)
-        content = evidence.content()
+        content = evidence.content
         assert evidence.affinity is not None
         affinity = evidence.padded(evidence.affinity)
         scores = {

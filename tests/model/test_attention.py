@@ -278,7 +278,7 @@ def test_auto_takes_blocked_for_statistics_and_sdpa_without() -> None:
     assert torch.equal(run(SELF, SELF, qkv, None, "auto")[0], run(SELF, SELF, qkv, None, "sdpa")[0])
 
 
-@pytest.mark.parametrize("limit", [attention_blocked.CPU_BLOCK, 300, 1], ids=["one block", "three blocks", "by threes"])
+@pytest.mark.parametrize("limit", [attention_blocked.CPU_BLOCK, 300, 1], ids=["one block", "several", "by threes"])
 @pytest.mark.parametrize("rows", [None, *ROWS])
 @pytest.mark.parametrize("biased", [False, True])
 def test_head_by_head_is_the_same(biased: bool, rows: Rows | None, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,13 @@
 """Selections: applying them to features and to provenance, against slow twins and by hand."""
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import oracle
 from instances import CHANNELS, DTYPES, mask_of, padded
@@ -31,7 +33,7 @@ def weights_of(keeps: Keeps, seed: int = 0) -> list[list[float]]:
 
 def chosen(keeps: Keeps, weights: list[list[float]], head: int = 1, tail: int = 0) -> Selection:
     keep, content, lengths = mask_of(keeps, head, tail)
-    return select(keep, content, padded(weights, keep.shape[1], head, fill=float("nan")), lengths)
+    return select(keep, content, padded(weights, keep.shape[1], head, fill=float("nan")), lengths, tail)
 
 
 @pytest.mark.parametrize("gradients", [True, False])
@@ -52,6 +54,26 @@ def test_apply(dtype: torch.dtype, atol: float, head: int, tail: int, gradients:
     assert selection.lengths.tolist() == [len(rows) for rows in expected]
     flat = torch.tensor([row for rows in expected for row in rows], dtype=dtype)
     torch.testing.assert_close(out, flat, atol=atol, rtol=0)
+
+
+def test_shapes_are_known_once_the_numbers_of_tokens_are() -> None:
+    """An operator whose shape is in the data makes the host wait for a GPU: only the numbers are copied, and first."""
+    seen: list[str] = []
+
+    class Spy(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.append(func.overloadpacket.__name__)
+            assert seen[-1] != "repeat_interleave" or kwargs.get("output_size") is not None
+            return func(*args, **(kwargs or {}))
+
+    keep, content, lengths = mask_of(KEEPS, 1, 0)
+    weights = padded(weights_of(KEEPS), keep.shape[1], 1, fill=1.0)
+    with Spy():
+        selection = select(keep, content, weights, lengths, 0)
+    assert selection.index is not None
+    copies = [place for place, name in enumerate(seen) if name == "_local_scalar_dense"]
+    assert all(place < seen.index("nonzero_static") for place in copies)
+    assert not {"nonzero", "masked_select", "is_nonzero", "equal"} & set(seen)
 
 
 def test_by_hand() -> None:
@@ -165,8 +187,8 @@ def test_gradients_of_features_and_weights() -> None:
     torch.manual_seed(0)
     x = torch.randn(int(lengths.sum()), 2, dtype=torch.float64, requires_grad=True)
     weight = (torch.rand(*keep.shape, dtype=torch.float64) + 0.5).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, w: select(keep, content, w, lengths).apply(x), (x, weight))
-    select(keep, content, weight, lengths).apply(x).square().sum().backward()
+    assert torch.autograd.gradcheck(lambda x, w: select(keep, content, w, lengths, 0).apply(x), (x, weight))
+    select(keep, content, weight, lengths, 0).apply(x).square().sum().backward()
     assert weight.grad is not None
     assert bool((weight.grad[content & ~keep] != 0).all())
     assert not bool(weight.grad[~(content & ~keep)].any())
@@ -180,8 +202,8 @@ def test_a_gate_gets_the_gradient_of_going_into_the_merged_token(head: int, tail
     score = padded(weights_of(KEEPS, seed=1), keep.shape[1], head, fill=float("nan")).requires_grad_()
     torch.manual_seed(0)
     x = torch.randn(int(lengths.sum()), CHANNELS, dtype=torch.float64)
-    plain = select(keep, content, weights, lengths).apply(x)
-    gated = select(keep, content, weights, lengths, score).apply(x)
+    plain = select(keep, content, weights, lengths, tail).apply(x)
+    gated = select(keep, content, weights, lengths, tail, score).apply(x)
     assert torch.equal(plain, gated), "nothing changes forward"
     direction = torch.randn_like(plain)
     (gated * direction).sum().backward()
@@ -206,7 +228,7 @@ def test_a_gate_lets_the_gradients_of_tokens_and_weights_be() -> None:
         torch.manual_seed(0)
         x = torch.randn(int(lengths.sum()), CHANNELS, dtype=torch.float64, requires_grad=True)
         gate = torch.ones_like(weights) if gated else None
-        out = select(keep, content, weights, lengths, gate).apply(x)
+        out = select(keep, content, weights, lengths, 0, gate).apply(x)
         (out.sin() * torch.arange(CHANNELS)).sum().backward()
         grads.append((x.grad, weights.grad))
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))

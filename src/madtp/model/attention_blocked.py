@@ -3,10 +3,12 @@
 For every block of queries the probabilities `[c, h, bq, n]` are made, used for the output and the statistics while they
 are in cache, and forgotten. The backward makes them again: only q, k and v are kept, O(n d) a layer, not O(h n n).
 
-On the CPU the heads of a long instance go one after another, `[bq, n]` at a time, through oneDNN: torch hands batched
-float32 products to MKL, which leaves half of an AMD processor's speed unused. (On Intel's it has not been measured.)
+On a CPU with AVX-512 the heads of a long instance go one after another, `[bq, n]` at a time, through oneDNN: torch
+hands batched float32 products to MKL, which leaves half of such an AMD processor's speed unused. (On Intel's it has not
+been measured.) Without AVX-512 MKL's products are the faster ones.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 # Elements of one block of probabilities: 4 MB of float32 stay in cache; a GPU wants them large.
 CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
-LONG = 384  # tokens: with fewer, a call for every head, and a kernel for every new length, cost more than they save
+# Tokens: with fewer, a call for every head, and a kernel for every new length, cost more than they save.
+LONG = 384 if "AVX512" in torch.backends.cpu.get_cpu_capability() else sys.maxsize
 
 
 def blocked(
@@ -65,8 +68,10 @@ class _Work:
 
     @property
     def blocks(self) -> list[slice]:
+        """As many as are needed, of like size."""
         n = self.chunk.query.n
-        return [slice(i, min(i + self.queries, n)) for i in range(0, n, self.queries)]
+        size = -(-n // -(-n // self.queries))
+        return [slice(i, min(i + size, n)) for i in range(0, n, size)]
 
     @cached_property
     def content(self) -> Tensor:

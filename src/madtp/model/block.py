@@ -152,7 +152,7 @@ class Pruner:
             query = x.values if mapped is None else mapped(x.values)
             affinity = linear(query, self.semantic)  # q S^T, as `madtp.prune.affinity`
             if self.gather:
-                content = self._evidence(x).content()
+                content = self._evidence(x).content
                 wide = Ragged(affinity, x.lengths).padded()[0]
                 feature = semantic_feature(wide, Ragged(query, x.lengths).padded()[0], content)
                 self.feature = feature if self.feature is None else self.feature + feature

@@ -1,28 +1,25 @@
 """MADTP with one part taken out or changed: each shows what that part is worth."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from madtp.prune.assign import drop
-from madtp.prune.merge import select
 from madtp.prune.score import robust_token_score, self_score, token_importance
 from madtp.prune.step import Decision, Evidence, judge
 from madtp.prune.threshold import highest, keep_above, keep_share
 
 
-def _importance(evidence: Evidence) -> tuple[Bool[Tensor, "b n"], Float[Tensor, "b n"]]:
-    """Content, and TIS."""
-    content = evidence.content()
-    return content, token_importance(*evidence.scores(content))
+def _importance(evidence: Evidence) -> Float[Tensor, "b n"]:
+    """TIS."""
+    return token_importance(*evidence.scores())
 
 
 def _without(part: int, evidence: Evidence, strength: float, training: bool) -> Decision:
-    content = evidence.content()
-    left = [score for i, score in enumerate(evidence.scores(content)) if i != part]
+    left = [score for i, score in enumerate(evidence.scores()) if i != part]
     importance = (left[0] + left[1]) / 2
-    keep, theta, gate = judge(evidence, content, importance, strength, training)
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores={"importance": importance})
+    keep, theta, gate = judge(evidence, importance, strength, training)
+    return Decision(evidence.select(keep, importance, gate), theta, scores={"importance": importance})
 
 
 def without_class(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -42,13 +39,13 @@ def without_token(evidence: Evidence, strength: float, training: bool = False) -
 
 def robust(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """S_tok by a robust normalisation, so that no sum near 0 or below it divides it. `strength` is the temperature."""
-    content = evidence.content()
+    content = evidence.content
     own = self_score(evidence.padded(evidence.column), content)
     parts = evidence.class_scores(), own, robust_token_score(evidence.claims.amax(-1), content)
     importance = token_importance(*parts)
-    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    keep, theta, gate = judge(evidence, importance, strength, training)
     scores = dict(zip(("class", "self", "token"), parts, strict=True)) | {"importance": importance}
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores=scores)
+    return Decision(evidence.select(keep, importance, gate), theta, scores=scores)
 
 
 def unguided(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -56,28 +53,30 @@ def unguided(evidence: Evidence, strength: float, training: bool = False) -> Dec
 
     The threshold is dynamic as MADTP's, which goes to the mean of TIS as its temperature rises.
     """
-    content = evidence.content()
+    content = evidence.content
     importance = (evidence.class_scores() + self_score(evidence.padded(evidence.column), content)) / 2
     with torch.no_grad():
         count = content.sum(-1).clamp(min=1)
         theta = strength * importance.masked_fill(~content, 0.0).sum(-1) / count
         keep = keep_above(importance, theta, content, evidence.fewest)
-    return Decision(select(keep, content, importance, evidence.lengths), theta, scores={"importance": importance})
+    return Decision(evidence.select(keep, importance), theta, scores={"importance": importance})
 
 
 def static(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """A fixed share by TIS instead of a threshold. `strength` is the share pruned a block."""
-    content, importance = _importance(evidence)
-    keep = keep_share(importance.detach(), content, strength, evidence.fewest)
-    return Decision(select(keep, content, importance, evidence.lengths), scores={"importance": importance})
+    importance = _importance(evidence)
+    keep = keep_share(importance.detach(), evidence.content, strength, evidence.fewest)
+    return Decision(evidence.select(keep, importance), scores={"importance": importance})
 
 
 def dropping(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """What is pruned is lost. `strength` is the temperature. The scores learn nothing from the task then."""
-    content, importance = _importance(evidence)
-    keep, theta, _ = judge(evidence, content, importance, strength, training=False)
+    importance = _importance(evidence)
+    keep, theta, _ = judge(evidence, importance, strength, training=False)
     none = torch.zeros_like(evidence.lengths)
-    return Decision(drop(keep, content, evidence.lengths), theta, merged=none, scores={"importance": importance})
+    return Decision(
+        drop(keep, evidence.content, evidence.lengths), theta, merged=none, scores={"importance": importance}
+    )
 
 
 def batch_max(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -85,12 +84,13 @@ def batch_max(evidence: Evidence, strength: float, training: bool = False) -> De
 
     An answer then depends on its batch.
     """
-    content, importance = _importance(evidence)
-    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    importance = _importance(evidence)
+    keep, theta, gate = judge(evidence, importance, strength, training)
+    content = evidence.content
     with torch.no_grad():
         n = content.sum(-1)
         # of the pruned ones: one that is too short to be pruned does not set the number
         m = torch.where(keep.sum(-1) < n, keep.sum(-1), 0).max().expand_as(n)
         m = torch.where((m < 1) | (n - m <= 1), n, m)
         keep = highest(importance.detach().masked_fill(~content, float("-inf")), m) & content
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores={"importance": importance})
+    return Decision(evidence.select(keep, importance, gate), theta, scores={"importance": importance})

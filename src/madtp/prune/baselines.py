@@ -2,7 +2,6 @@
 
 import torch
 
-from madtp.prune.merge import select
 from madtp.prune.step import Decision, Evidence
 from madtp.prune.threshold import keep_share
 
@@ -12,10 +11,10 @@ def class_attention(evidence: Evidence, strength: float, training: bool = False)
 
     `strength` is the share pruned a block.
     """
-    content = evidence.content()
+    content = evidence.content
     score = evidence.class_scores()
     keep = keep_share(score.detach(), content, strength, evidence.fewest)
-    return Decision(select(keep, content, score, evidence.lengths), scores={"importance": score})
+    return Decision(evidence.select(keep, score), scores={"importance": score})
 
 
 def random(evidence: Evidence, strength: float, training: bool = False) -> Decision:
@@ -24,7 +23,7 @@ def random(evidence: Evidence, strength: float, training: bool = False) -> Decis
     In training every instance draws anew. Otherwise the draw depends on the block and the position alone, so that
     an answer is the same alone and in any batch.
     """
-    content = evidence.content()
+    content = evidence.content
     b, n = content.shape
     if training:
         score = torch.rand(b, n, device=content.device)
@@ -33,4 +32,4 @@ def random(evidence: Evidence, strength: float, training: bool = False) -> Decis
         # A draw of fixed size, then cut: the score at a position must not depend on the longest of the batch.
         score = torch.rand(max(n, 4096), generator=generator)[:n].to(content.device).expand(b, n)
     keep = keep_share(score, content, strength, evidence.fewest)
-    return Decision(select(keep, content, torch.ones_like(score), evidence.lengths))
+    return Decision(evidence.select(keep, torch.ones_like(score)))

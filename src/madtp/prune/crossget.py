@@ -70,7 +70,7 @@ def crossget(evidence: Evidence, strength: float, training: bool = False) -> Dec
     carry gradient. `strength` is the share of the tokens with which an instance entered the tower that a block takes.
     """
     assert evidence.key is not None, "CrossGET needs the keys"
-    content, count = evidence.content(), due(evidence, strength)
+    content, count = evidence.content, due(evidence, strength)
     if not bool(count.any()):
         return Decision(Selection(lengths=evidence.lengths))
     n = evidence.lengths - evidence.head - evidence.tail

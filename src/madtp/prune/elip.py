@@ -1,6 +1,5 @@
 """Pruning and merging of image tokens in stages, guided by language (after ELIP, Guo et al., arXiv 2309.16738)."""
 
-from madtp.prune.merge import select
 from madtp.prune.score import self_score, token_score
 from madtp.prune.step import Decision, Evidence
 from madtp.prune.threshold import keep_share
@@ -20,8 +19,8 @@ def elip(evidence: Evidence, strength: float, training: bool = False) -> Decisio
     it. No image tower here has seen the text, so the semantic tokens, which both modalities share, speak for it.
     `strength` is the share pruned at a stage's end. Text is left whole.
     """
-    content = evidence.content()
+    content = evidence.content
     seen, said = self_score(evidence.class_scores(), content), token_score(evidence.claims.amax(-1), content)
     score = (seen + said) / 2
     keep = keep_share(score.detach(), content, strength, evidence.fewest)
-    return Decision(select(keep, content, score, evidence.lengths), scores={"importance": score})
+    return Decision(evidence.select(keep, score), scores={"importance": score})

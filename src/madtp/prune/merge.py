@@ -5,13 +5,14 @@ along.
 """
 
 from dataclasses import dataclass, replace
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
-from madtp.prune.packed import padded_index
+from madtp.prune.packed import place_of
 from madtp.prune.score import denominator
 
 
@@ -127,6 +128,7 @@ def select(
     content: Bool[Tensor, "b n"],
     weight: Float[Tensor, "b n"],
     lengths: Int[Tensor, " b"],
+    tail: int,
     gate: Float[Tensor, "b n"] | None = None,
 ) -> Selection:
     """Turn a keep mask into a `Selection`: `sum_j TIS[j] x[j] / (sum_j TIS[j] + 1e-8)` over what is not kept.
@@ -138,44 +140,51 @@ def select(
         content: tokens that may be pruned; valid tokens outside it are protected.
         weight: unnormalised merge weights (TIS), read where a token is merged.
         lengths: tokens of each instance before the step, on the CPU.
+        tail: protected tokens at the end of each instance.
         gate: how surely each token is kept, for a straight-through gradient, see `Gate`; None = without.
     """
-    device = keep.device
-    b, n = keep.shape
     drop = content & ~keep
-    pruned = drop.any(-1)
-    if not bool(pruned.any()):
+    counts: list[int] = drop.sum(-1).tolist()  # the step's one copy from the device
+    if not any(counts):
         return Selection(lengths=lengths)
-    before = lengths.to(device)
-    position = torch.arange(n, device=device)
-    stay = (position < before[:, None]) & ~drop
-    last = (content * position).amax(-1, keepdim=True)
-    # Two slots a position, the token's own and one behind it for a merged token, give the output in order.
-    slot = torch.stack([stay, (position == last) & pruned[:, None]], -1)
-    chosen = slot.view(-1).nonzero().view(-1)
-    token = chosen >> 1
-    merged = (chosen & 1).nonzero().view(-1)
-    gone = drop.view(-1).nonzero().view(-1)
-    number = pruned.cumsum(0) - 1  # of an instance's merged token
-    target = number.index_select(0, gone // n)
-    raw = weight.reshape(-1).index_select(0, gone)
-    total = raw.new_zeros(len(merged)).index_add(0, target, raw)
+    # From here on shapes are known and tokens packed: with few of them it is the number of operators that takes time.
+    device, before = keep.device, lengths.tolist()
+    after = [n - gone + (gone > 0) for n, gone in zip(before, counts, strict=True)]
+    pruned = [i for i, gone in enumerate(counts) if gone]
+    ends_in, ends_out = list(accumulate(before)), list(accumulate(after))
+    last = torch.tensor([ends_in[i] - tail - 1 for i in pruned], device=device)
+    merged = torch.tensor([ends_out[i] - tail - 1 for i in pruned], device=device)
+    place = place_of(lengths.to(device), keep.shape[1], sum(before))
+    drop, raw = _at(drop, place), _at(weight, place)
+    gone = torch.nonzero_static(drop, size=sum(counts)).view(-1)
+    # a token that goes is not copied; the last one is once more, where the merged token will stand
+    copies = torch.where(drop, 0, 1).index_add_(0, last, torch.ones_like(last))
+    index = torch.repeat_interleave(copies, output_size=ends_out[-1])
+    each = torch.tensor([counts[i] for i in pruned], device=device)
+    target = torch.repeat_interleave(each, output_size=sum(counts))
+    raw = raw.index_select(0, gone)
+    total = raw.new_zeros(len(pruned)).index_add(0, target, raw)
     gates = None
     if gate is not None:
-        merges = pruned.index_select(0, token // n)
-        free = (keep.view(-1).index_select(0, token) & merges & (chosen & 1 == 0)).nonzero().view(-1)
-        where = token.index_select(0, free)
-        beside = number.index_select(0, where // n)
-        gates = Gate(free, beside, gate.reshape(-1).index_select(0, where))
-    if b * n > (t := int(lengths.sum())):  # else padded positions are packed ones
-        packed = padded_index(before, n, t)
-        token, gone = packed.index_select(0, token), packed.index_select(0, gone)
+        goes_to = {i: number for number, i in enumerate(pruned)}
+        number = torch.tensor([goes_to.get(i, -1) for i in range(len(before))], device=device)
+        number = torch.repeat_interleave(number, lengths.to(device), output_size=sum(before))
+        free = (_at(keep, place) & (number >= 0)).index_select(0, index).index_fill(0, merged, False)
+        kept = free.nonzero().view(-1)
+        where = index.index_select(0, kept)
+        gates = Gate(kept, number.index_select(0, where), _at(gate, place).index_select(0, where))
     return Selection(
-        lengths=(stay.sum(-1) + pruned).cpu(),
-        index=token,
+        lengths=torch.tensor(after),
+        index=index,
         merged=merged,
         source=gone,
         target=target,
         weight=raw / denominator(total).index_select(0, target),
         gate=gates,
     )
+
+
+def _at(padded: Shaped[Tensor, "b n"], place: Int[Tensor, " t"] | None) -> Shaped[Tensor, " t"]:
+    """Packed; None = no instance has padding."""
+    flat = padded.reshape(-1)
+    return flat if place is None else flat.index_select(0, place)

@@ -47,10 +47,10 @@ def merge_weight(
 def madtp_nearest(evidence: Evidence, strength: float, training: bool = False) -> Decision:
     """Keep `TIS > theta`, merge each other token into the kept one most like it. `strength` is the temperature tau."""
     assert evidence.key is not None and evidence.size is not None, "it needs the keys and sizes"
-    content = evidence.content()
-    parts = evidence.scores(content)
+    content = evidence.content
+    parts = evidence.scores()
     importance = token_importance(*parts)
-    keep, theta, _ = judge(evidence, content, importance, strength, training)
+    keep, theta, _ = judge(evidence, importance, strength, training)
     goes = content & ~keep
     with torch.no_grad():
         into = nearest(evidence.padded(evidence.key), keep, goes)

@@ -23,6 +23,13 @@ def padded_index(lengths: Int[Tensor, " b"], n: int, t: int) -> Int[Tensor, " m"
     return index.clamp_(max=max(t - 1, 0)).view(-1)
 
 
+def place_of(lengths: Int[Tensor, " b"], n: int, t: int) -> Int[Tensor, " t"] | None:
+    """Padded position, of `b * n`, of every packed token, `t` in all; None where no instance has padding."""
+    if len(lengths) * n == t:
+        return None
+    return torch.nonzero_static(valid(lengths, n).view(-1), size=t).view(-1)
+
+
 def front(mask: Bool[Tensor, "b n"]) -> Int[Tensor, "b m"]:
     """Padded positions where it is True, in order; rows with fewer than m, the most of any, have others behind them."""
     most = int(mask.sum(-1).max()) if len(mask) else 0

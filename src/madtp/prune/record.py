@@ -65,7 +65,7 @@ class Record:
 @torch.no_grad()
 def record(evidence: Evidence, decision: Decision) -> Record:
     """The record of a step, from what was decided on and what was decided."""
-    content = evidence.content()
+    content = evidence.content
     inside = unpad(content, evidence.lengths.to(evidence.device))
     kept = torch.ones_like(inside)
     selection = decision.selection

@@ -29,14 +29,15 @@ def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, ".
     return (class_row * weight).sum(-1)
 
 
-def _share(score: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
+def share(score: Float[Tensor, "*s b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "*s b n"]:
+    """Of the sum over an instance's content, 0 elsewhere."""
     score = torch.where(content, score, 0.0)
     return score / denominator(score.sum(-1, keepdim=True))
 
 
 def self_score(column: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
     """`S_self`: attention content tokens pay to token j (`sum_i max_h P[h,i,j]`), as a share of the instance's sum."""
-    return _share(column, content)
+    return share(column, content)
 
 
 def token_score(best: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b n"]:
@@ -44,7 +45,7 @@ def token_score(best: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Flo
 
     The sum can be negative; the published models live with that, so it is kept as it is.
     """
-    return _share(best, content)
+    return share(best, content)
 
 
 def _median(x: Float[Tensor, "b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "b 1"]:
@@ -67,7 +68,7 @@ def robust_token_score(best: Float[Tensor, "b n"], content: Bool[Tensor, "b n"])
         mean = far.sum(-1, keepdim=True) / content.sum(-1, keepdim=True).clamp(min=1)
         spread = MAD_TO_DEVIATION * _median(far, content)
         spread = torch.where(spread > 0, spread, torch.where(mean > 0, mean, 1.0))
-    return _share(((best - centre) / spread).sigmoid(), content)
+    return share(((best - centre) / spread).sigmoid(), content)
 
 
 def token_importance(

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from madtp.prune.merge import Selection, select
 from madtp.prune.packed import pad, padded_index
-from madtp.prune.score import EPS, class_score, self_score, token_importance, token_score
+from madtp.prune.score import EPS, class_score, share, token_importance
 from madtp.prune.threshold import keep_above, threshold
 
 
@@ -68,6 +68,7 @@ class Evidence:
         """`values` in the padded layout that scores are computed in, float32 at least."""
         return pad(_wide(values), self._lengths, self._n, lambda: self._index)
 
+    @cached_property
     def content(self) -> Bool[Tensor, "b n"]:
         """Which padded positions hold a token that may be pruned."""
         position = torch.arange(self._n, device=self.device)
@@ -83,10 +84,22 @@ class Evidence:
         """S_cls of every token, padded."""
         return self.padded(class_score(_wide(self.class_row), _wide(self.output_norm)))
 
-    def scores(self, content: Bool[Tensor, "b n"]) -> tuple[Tensor, Tensor, Tensor]:
+    def scores(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, "b n"]]:
         """S_cls, S_self and S_tok of every token, padded."""
-        own = self_score(self.padded(self.column), content)
-        return self.class_scores(), own, token_score(self.claims.amax(-1), content)
+        assert self.affinity is not None, "the method needs the affinity to the semantic tokens"
+        seen = class_score(_wide(self.class_row), _wide(self.output_norm))
+        each = torch.stack([seen, _wide(self.column), _wide(self.affinity).amax(-1)])  # padded and shared out together
+        if each.shape[1] < len(self.lengths) * self._n:
+            each = each.index_select(1, self._index)
+        each = each.view(3, len(self.lengths), self._n)
+        own, token = share(each[1:], self.content)
+        return each[0], own, token
+
+    def select(
+        self, keep: Bool[Tensor, "b n"], weight: Float[Tensor, "b n"], gate: Float[Tensor, "b n"] | None = None
+    ) -> Selection:
+        """The content tokens that are not kept merged into one by their weights, see `madtp.prune.select`."""
+        return select(keep, self.content, weight, self.lengths, self.tail, gate)
 
 
 def _wide(values: Tensor) -> Tensor:
@@ -141,19 +154,15 @@ class Method:
 
 
 def judge(
-    evidence: Evidence,
-    content: Bool[Tensor, "b n"],
-    importance: Float[Tensor, "b n"],
-    temperature: float,
-    training: bool,
+    evidence: Evidence, importance: Float[Tensor, "b n"], temperature: float, training: bool
 ) -> tuple[Bool[Tensor, "b n"], Float[Tensor, " b"], Float[Tensor, "b n"] | None]:
     """`TIS > theta`: which tokens stay, theta, and in training the gate of kept tokens (see `Gate`).
 
     The gate is of size `TIS / (|TIS| + |theta|)`, the denominator held fast.
     """
     with torch.no_grad():
-        theta = threshold(evidence.claims, importance, content, temperature)
-        keep = keep_above(importance, theta, content, evidence.fewest)
+        theta = threshold(evidence.claims, importance, evidence.content, temperature)
+        keep = keep_above(importance, theta, evidence.content, evidence.fewest)
     gate = None
     if training and evidence.straight_through:
         size = importance.detach().abs() + theta.abs()[:, None]
@@ -166,9 +175,8 @@ def madtp(evidence: Evidence, strength: float, training: bool = False) -> Decisi
 
     The scores learn through the merge weights and, in training, through a gate at kept tokens.
     """
-    content = evidence.content()
-    parts = evidence.scores(content)
+    parts = evidence.scores()
     importance = token_importance(*parts)
-    keep, theta, gate = judge(evidence, content, importance, strength, training)
+    keep, theta, gate = judge(evidence, importance, strength, training)
     scores = dict(zip(("class", "self", "token"), parts, strict=True)) | {"importance": importance}
-    return Decision(select(keep, content, importance, evidence.lengths, gate), theta, scores=scores)
+    return Decision(evidence.select(keep, importance, gate), theta, scores=scores)

@@ -63,7 +63,7 @@ def tome(evidence: Evidence, strength: float, training: bool = False) -> Decisio
     an instance entered the tower that every block takes.
     """
     assert evidence.key is not None, "ToMe needs the keys"
-    content, count = evidence.content(), due(evidence, strength)
+    content, count = evidence.content, due(evidence, strength)
     if not bool(count.any()):
         return Decision(Selection(lengths=evidence.lengths))
     n = evidence.lengths - evidence.head - evidence.tail

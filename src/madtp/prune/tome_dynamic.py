@@ -63,7 +63,7 @@ def tome_dynamic(evidence: Evidence, strength: float, training: bool = False) ->
     merged token by the mean key of what it holds. Averages are weighted by size, as in ToMe.
     """
     assert evidence.key is not None, "ToMe needs the keys"
-    content = evidence.content()
+    content = evidence.content
     b, n = content.shape
     if not n:
         return Decision(Selection(lengths=evidence.lengths))
