@@ -30,7 +30,7 @@ def class_score(class_row: Float[Tensor, "... h"], output_norm: Float[Tensor, ".
 
 
 def share(score: Float[Tensor, "*s b n"], content: Bool[Tensor, "b n"]) -> Float[Tensor, "*s b n"]:
-    """Of the sum over an instance's content, 0 elsewhere."""
+    """Each content token's part of its instance's sum over content; 0 elsewhere."""
     score = torch.where(content, score, 0.0)
     return score / denominator(score.sum(-1, keepdim=True))
 

@@ -77,8 +77,12 @@ class Evidence:
     @cached_property
     def claims(self) -> Float[Tensor, "b n k"]:
         """A of every token, padded."""
+        return self.padded(self._guided)
+
+    @property
+    def _guided(self) -> Float[Tensor, "t k"]:
         assert self.affinity is not None, "the method needs the affinity to the semantic tokens"
-        return self.padded(self.affinity)
+        return self.affinity
 
     def class_scores(self) -> Float[Tensor, "b n"]:
         """S_cls of every token, padded."""
@@ -86,12 +90,11 @@ class Evidence:
 
     def scores(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, "b n"]]:
         """S_cls, S_self and S_tok of every token, padded."""
-        assert self.affinity is not None, "the method needs the affinity to the semantic tokens"
         seen = class_score(_wide(self.class_row), _wide(self.output_norm))
-        each = torch.stack([seen, _wide(self.column), _wide(self.affinity).amax(-1)])  # padded and shared out together
-        if each.shape[1] < len(self.lengths) * self._n:
+        each = torch.stack([seen, _wide(self.column), _wide(self._guided).amax(-1)])  # three at once: fewer operators
+        if self.content.numel() > each.shape[1]:
             each = each.index_select(1, self._index)
-        each = each.view(3, len(self.lengths), self._n)
+        each = each.view(3, *self.content.shape)
         own, token = share(each[1:], self.content)
         return each[0], own, token
 
