@@ -109,10 +109,10 @@ class _Work:
             return later(side.n, side.device, block)[None, None]
         return None if side.even else self._padding
 
-    @cached_property
-    def _pooled(self) -> Tensor:
-        side = self.chunk.query
-        return torch.tensor(side.lengths, device=side.device) - 1
+    def _pooled(self, block: slice) -> tuple[list[int], list[int]]:
+        """Instances whose pooled query, the last, is in a block, and where in it."""
+        last = [(i, n - 1) for i, n in enumerate(self.chunk.query.lengths) if block.start < n <= block.stop]
+        return [i for i, _ in last], [place - block.start for _, place in last]
 
     def read_pooled(self, row: Tensor, probability: Tensor, block: slice) -> None:
         """Copy the pooled query's row `[c, h, n]` out of a block that holds it."""
@@ -121,8 +121,9 @@ class _Work:
             if block.start == 0:
                 row.copy_(probability[:, :, 0])
             return
-        inside = ((self._pooled >= block.start) & (self._pooled < block.stop)).nonzero().view(-1)
-        row[inside] = probability[inside, :, self._pooled[inside] - block.start]
+        inside, place = self._pooled(block)
+        if inside:
+            row[inside] = probability[inside, :, place]
 
     def add_pooled(self, gradient: Tensor, row: Tensor, block: slice) -> None:
         """Add the gradient of the pooled query's row to a block's that holds it."""
@@ -131,8 +132,9 @@ class _Work:
             if block.start == 0:
                 gradient[:, :, 0] += row
             return
-        inside = ((self._pooled >= block.start) & (self._pooled < block.stop)).nonzero().view(-1)
-        gradient[inside, :, self._pooled[inside] - block.start] += row[inside]
+        inside, place = self._pooled(block)
+        if inside:
+            gradient[inside, :, place] += row[inside]
 
     def probability(self, query: Tensor, key_t: Tensor, block: slice) -> Tensor:
         """`softmax(q k^T / sqrt(d))` `[c * h, bq, n]` of a block, float32 at least."""

@@ -49,7 +49,7 @@ class Side:
 
     @cached_property
     def _inside(self) -> Tensor:
-        return self.mask.view(-1).nonzero().view(-1)
+        return torch.nonzero_static(self.mask.view(-1), size=sum(self.lengths)).view(-1)
 
     @cached_property
     def _gather(self) -> Tensor:
