@@ -26,7 +26,7 @@ pytest.importorskip("gradio", reason="the page extra is not installed")
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """The page, served by the command as a process of its own; Ctrl-C ends it, and it ends well."""
+    """The page, served by the command as a process of its own; Ctrl-C ends it, with a page open, and it ends well."""
     command = [sys.executable, "-m", "madtp", "demo", "--page", "--port", "0"]
     own = {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "NO_COLOR": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -39,8 +39,9 @@ def address() -> Iterator[str]:
         found = re.search(r"http://127\.0\.0\.1:\d+", line)
         assert found, f"{line!r} {server.communicate()}"
         yield found[0]
-        server.send_signal(signal.SIGINT)
-        out, err = server.communicate(timeout=120)
+        with urllib.request.urlopen(f"{found[0]}/gradio_api/heartbeat/mine", timeout=60):  # as a page that is open
+            server.send_signal(signal.SIGINT)
+            out, err = server.communicate(timeout=120)
         assert (server.returncode, out, err) == (0, "", "")
     finally:
         stop.cancel()

@@ -1,5 +1,6 @@
 """Serving the page: on loopback alone, in a browser that is told to fetch nothing from elsewhere."""
 
+import logging
 import os
 import signal
 import socket
@@ -64,6 +65,8 @@ def serve(explorers: Sequence[Explorer], place: socket.socket, ready: Callable[[
         turns = ThreadPoolExecutor(1)
         app = make_app(explorers, Path(folder) / "samples", turns)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
+        # A page that is open holds a stream: that it is cut at the end is no error to be told in a hundred lines.
+        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
         ready(f"http://{HOST}:{place.getsockname()[1]}")
         signal.signal(signal.SIGTERM, _stop)
         with suppress(KeyboardInterrupt):  # the way to end it

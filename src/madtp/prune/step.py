@@ -54,7 +54,7 @@ class Evidence:
 
     @cached_property
     def _n(self) -> int:
-        return int(self.lengths.max()) if len(self.lengths) else 0
+        return max(self.lengths.tolist(), default=0)
 
     @cached_property
     def _lengths(self) -> Int[Tensor, " b"]:

@@ -19,13 +19,14 @@ def threshold(
         content: which tokens take part.
         temperature: tau > 0. tau -> infinity gives the mean TIS; the number kept is not monotone in tau.
     """
-    logits, lowest = (affinity / temperature).contiguous(), torch.finfo(affinity.dtype).min
-    if logits.is_cpu:  # only the rows to be filled: masked_fill_ looks at every number, ten times as long
-        logits.flatten(0, 1).index_fill_(0, (~content).reshape(-1).nonzero().view(-1), lowest)
+    outside, lowest = ~content, torch.finfo(affinity.dtype).min
+    logits = (affinity / temperature).contiguous()
+    if logits.is_cpu:  # only the rows to be hidden: masked_fill_ looks at every number, ten times as long
+        logits.flatten(0, 1).index_fill_(0, outside.reshape(-1).nonzero().view(-1), lowest)
     else:
-        logits.masked_fill_(~content[..., None], lowest)
+        logits.masked_fill_(outside[..., None], lowest)
     weight = torch.softmax(logits, dim=1)
-    return torch.bmm(importance.masked_fill(~content, 0.0)[:, None], weight).amin(-1)[:, 0]
+    return torch.bmm(importance.masked_fill(outside, 0.0)[:, None], weight).amin(-1)[:, 0]
 
 
 def keep_above(
