@@ -1,5 +1,7 @@
 """Attention over ragged batches: every backend against the slow twin and against the dense one."""
 
+import math
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -276,6 +278,20 @@ def test_auto_takes_blocked_for_statistics_and_sdpa_without() -> None:
     qkv = tensors(SELF, SELF)
     assert torch.equal(run(SELF, SELF, qkv, Rows(), "auto")[0], run(SELF, SELF, qkv, Rows(), "blocked")[0])
     assert torch.equal(run(SELF, SELF, qkv, None, "auto")[0], run(SELF, SELF, qkv, None, "sdpa")[0])
+
+
+def test_heads_go_alone_where_the_processor_has_avx512() -> None:
+    assert attention_blocked.long_from("AVX512") == 384
+    assert attention_blocked.long_from("AVX2") == attention_blocked.long_from("DEFAULT") == sys.maxsize
+
+
+@pytest.mark.parametrize(("n", "most"), [(577, 151), (13, 4), (7, 7), (5, 11), (29, 1)])
+def test_blocks_are_few_and_of_like_size(n: int, most: int) -> None:
+    blocks = attention_blocked._evenly(n, most)
+    assert [i for block in blocks for i in range(n)[block]] == list(range(n))
+    sizes = [block.stop - block.start for block in blocks]
+    assert max(sizes) <= most and max(sizes) - min(sizes) <= 1
+    assert len(blocks) == math.ceil(n / most)
 
 
 @pytest.mark.parametrize("limit", [attention_blocked.CPU_BLOCK, 300, 1], ids=["one block", "several", "by threes"])

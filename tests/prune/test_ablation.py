@@ -1,6 +1,7 @@
 """MADTP with one part changed, against slow twins put together from the method's."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -117,3 +118,15 @@ def test_the_batch_maximum_depends_on_the_batch() -> None:
     alone = [METHODS["madtp_batch_max"].decide(evidence([i]), 2.0, False).selection.lengths for i in instances]
     assert torch.cat(alone).tolist() != [len(r) for r in rows]
     assert [int(n) for n in alone[:3][0]] == [1 + sum(keeps[0][0]) + 1]
+
+
+@pytest.mark.parametrize(("name", "part"), [("madtp_no_class", 0), ("madtp_no_self", 1), ("madtp_no_token", 2)])
+def test_what_is_left_out_gets_no_gradient(name: str, part: int) -> None:
+    """None at all: of zeros an optimizer would let the weights behind it decay."""
+    instances = batch([11, 2, 7])
+    given = evidence(instances)
+    leaves = [x.detach().requires_grad_() for x in (given.class_row, given.column, given.affinity)]  # type: ignore[union-attr]
+    made = replace(given, class_row=leaves[0], column=leaves[1], affinity=leaves[2])
+    out = METHODS[name].decide(made, 2.0, True).selection.apply(features(instances))
+    grads = torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)
+    assert [grad is None for grad in grads] == [i == part for i in range(3)]

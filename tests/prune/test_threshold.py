@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 import oracle
 from instances import DTYPES, RAGGED, mask_of, padded
 from madtp.prune import keep_above, threshold
+from madtp.prune.threshold import _hide
 
 N = max(RAGGED)
 CONTENT = torch.arange(N) < torch.tensor(RAGGED)[:, None]
@@ -32,6 +33,22 @@ def test_threshold_of_ragged_instances(dtype: torch.dtype, atol: float, temperat
     for i, n in enumerate(RAGGED):
         expected = oracle.threshold(affinity[i, :n], importance[i, :n], temperature) if n else 0.0
         assert theta[i].item() == pytest.approx(expected, abs=atol)
+
+
+def test_affinities_may_lie_in_any_order() -> None:
+    affinity, importance = scored(torch.float64)
+    turned = affinity.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    assert not turned.is_contiguous()
+    expected = threshold(affinity, importance, CONTENT, 0.5)
+    torch.testing.assert_close(threshold(turned, importance, CONTENT, 0.5), expected, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("row_by_row", [True, False], ids=["as on the CPU", "as on a GPU"])
+def test_what_is_outside_is_hidden(row_by_row: bool) -> None:
+    affinity, _ = scored(torch.float32)
+    hidden = _hide(affinity.clone(), ~CONTENT, row_by_row)
+    assert torch.equal(hidden[CONTENT], affinity[CONTENT])
+    assert bool((hidden[~CONTENT] == torch.finfo(torch.float32).min).all())
 
 
 def test_threshold_by_hand() -> None:

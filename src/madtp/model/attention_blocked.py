@@ -5,7 +5,7 @@ are in cache, and forgotten. The backward makes them again: only q, k and v are 
 
 On a CPU with AVX-512 the heads of a long instance go one after another, `[bq, n]` at a time, through oneDNN: torch
 hands batched float32 products to MKL, which leaves half of such an AMD processor's speed unused. (On Intel's it has not
-been measured.) Without AVX-512 MKL's products are the faster ones.
+been measured.) On the one without AVX-512 that was measured, MKL's are as fast, and a call for every head only costs.
 """
 
 import sys
@@ -24,8 +24,18 @@ if TYPE_CHECKING:
 
 # Elements of one block of probabilities: 4 MB of float32 stay in cache; a GPU wants them large.
 CPU_BLOCK, GPU_BLOCK = 1 << 20, 1 << 26
-# Tokens: with fewer, a call for every head, and a kernel for every new length, cost more than they save.
-LONG = 384 if "AVX512" in torch.backends.cpu.get_cpu_capability() else sys.maxsize
+
+
+def long_from(capability: str) -> int:
+    """Tokens from which on heads go one after another; with fewer, calls and kernels cost more than they save.
+
+    Args:
+        capability: of the processor, as `torch.backends.cpu.get_cpu_capability` names it.
+    """
+    return 384 if capability.startswith("AVX512") else sys.maxsize
+
+
+LONG = long_from(torch.backends.cpu.get_cpu_capability())
 
 
 def blocked(
@@ -55,6 +65,12 @@ def later(n: int, device: torch.device, block: slice = slice(None)) -> Tensor:
     return position > position[block, None]
 
 
+def _evenly(n: int, most: int) -> list[slice]:
+    """n queries in as few blocks of at most `most` as there can be, none larger than another by more than one."""
+    count = -(-n // most)
+    return [slice(i * n // count, (i + 1) * n // count) for i in range(count)]
+
+
 @dataclass(frozen=True)
 class _Work:
     """A chunk, which rows its statistics read, how many queries make a block, if they see earlier keys only, and what
@@ -68,10 +84,7 @@ class _Work:
 
     @property
     def blocks(self) -> list[slice]:
-        """As many as are needed, of like size."""
-        n = self.chunk.query.n
-        size = -(-n // -(-n // self.queries))
-        return [slice(i, min(i + size, n)) for i in range(0, n, size)]
+        return _evenly(self.chunk.query.n, self.queries)
 
     @cached_property
     def content(self) -> Tensor:
@@ -110,7 +123,7 @@ class _Work:
         return None if side.even else self._padding
 
     def _pooled(self, block: slice) -> tuple[list[int], list[int]]:
-        """Instances whose pooled query, the last, is in a block, and where in it."""
+        """The instances whose pooled query, their last, is in a block, and where in it each one's is."""
         last = [(i, n - 1) for i, n in enumerate(self.chunk.query.lengths) if block.start < n <= block.stop]
         return [i for i, _ in last], [place - block.start for _, place in last]
 
@@ -208,9 +221,8 @@ def _head_by_head(
     heads, n, width = query.shape
     q, more, sums = query * width**-0.5, part.more, None
     bias = None if more is None else more.to(q.dtype).reshape(-1).contiguous()
-    queries = part.queries * heads  # a block of one head's probabilities is as large as one of all heads'
-    for start in range(0, n, queries):
-        block, best = slice(start, min(start + queries, n)), None
+    for block in _evenly(n, part.queries * heads):  # of one head's probabilities as large as one of all heads'
+        best = None
         for head in range(heads):
             probability = torch.softmax(product(q[head, block], key[head], bias), -1)
             out[0, head, block] = product(probability, value[head].T)

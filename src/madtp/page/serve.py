@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import tempfile
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -65,13 +66,23 @@ def serve(explorers: Sequence[Explorer], place: socket.socket, ready: Callable[[
         turns = ThreadPoolExecutor(1)
         app = make_app(explorers, Path(folder) / "samples", turns)
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-        # A page that is open holds a stream: that it is cut at the end is no error to be told in a hundred lines.
-        logging.getLogger("uvicorn.error").addFilter(lambda record: not server.should_exit)
+        place.listen()  # whoever is told the address may come at once
         ready(f"http://{HOST}:{place.getsockname()[1]}")
         signal.signal(signal.SIGTERM, _stop)
-        with suppress(KeyboardInterrupt):  # the way to end it
-            server.run(sockets=[place])
-        turns.shutdown(wait=False, cancel_futures=True)  # nobody waits for what has not begun
+        log = logging.getLogger("uvicorn.error")
+        log.addFilter(_is_trouble)
+        try:
+            with suppress(KeyboardInterrupt):  # the way to end it
+                server.run(sockets=[place])
+        finally:
+            log.removeFilter(_is_trouble)
+            turns.shutdown(wait=False, cancel_futures=True)  # nobody waits for what has not begun
+
+
+def _is_trouble(record: logging.LogRecord) -> bool:
+    """False for what uvicorn says of streams that it cuts at the end: a page that is open holds one."""
+    cut = record.exc_info is not None and isinstance(record.exc_info[1], CancelledError)
+    return not (cut or "timeout graceful shutdown exceeded" in record.getMessage())
 
 
 def _stop(number: int, frame: FrameType | None) -> NoReturn:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from madtp.prune.assign import drop
-from madtp.prune.score import robust_token_score, self_score, token_importance
+from madtp.prune.score import robust_token_score, self_score, token_importance, token_score
 from madtp.prune.step import Decision, Evidence, judge
 from madtp.prune.threshold import highest, keep_above, keep_share
 
@@ -16,8 +16,13 @@ def _importance(evidence: Evidence) -> Float[Tensor, "b n"]:
 
 
 def _without(part: int, evidence: Evidence, strength: float, training: bool) -> Decision:
-    left = [score for i, score in enumerate(evidence.scores()) if i != part]
-    importance = (left[0] + left[1]) / 2
+    scores = (  # one by one: what is left out gets no gradient, not even one of zeros
+        evidence.class_scores,
+        lambda: self_score(evidence.padded(evidence.column), evidence.content),
+        lambda: token_score(evidence.claims.amax(-1), evidence.content),
+    )
+    first, second = (score() for i, score in enumerate(scores) if i != part)
+    importance = (first + second) / 2
     keep, theta, gate = judge(evidence, importance, strength, training)
     return Decision(evidence.select(keep, importance, gate), theta, scores={"importance": importance})
 

@@ -47,7 +47,7 @@ class Selection:
     """Which packed tokens stay and which are merged, for `t` tokens of `b` instances going in and `u` coming out.
 
     Attributes:
-        lengths: `[b]` tokens of each instance after the step, on the CPU (the step's one copy from the device).
+        lengths: `[b]` tokens of each instance after the step, on the CPU.
         index: `[u]` packed input position each output token is copied from; None = nothing is pruned, input is output.
         merged: `[m]` positions in the output that hold a merged token instead of the copy.
         source: `[s]` packed input positions that are merged.
@@ -140,7 +140,7 @@ def select(
         content: tokens that may be pruned; valid tokens outside it are protected.
         weight: unnormalised merge weights (TIS), read where a token is merged.
         lengths: tokens of each instance before the step, on the CPU.
-        tail: protected tokens at the end of each instance.
+        tail: protected tokens at the end of each instance; right before them its content ends.
         gate: how surely each token is kept, for a straight-through gradient, see `Gate`; None = without.
     """
     drop = content & ~keep
@@ -149,30 +149,30 @@ def select(
         return Selection(lengths=lengths)
     # From here on shapes are known and tokens packed: with few of them it is the number of operators that takes time.
     device, before = keep.device, lengths.tolist()
-    after = [n - gone + (gone > 0) for n, gone in zip(before, counts, strict=True)]
-    pruned = [i for i, gone in enumerate(counts) if gone]
+    after = [n - lost + (lost > 0) for n, lost in zip(before, counts, strict=True)]
+    pruned = [i for i, lost in enumerate(counts) if lost]
     ends_in, ends_out = list(accumulate(before)), list(accumulate(after))
-    last = torch.tensor([ends_in[i] - tail - 1 for i in pruned], device=device)
-    merged = torch.tensor([ends_out[i] - tail - 1 for i in pruned], device=device)
-    place = place_of(lengths.to(device), keep.shape[1], sum(before))
-    drop, raw = _at(drop, place), _at(weight, place)
-    gone = torch.nonzero_static(drop, size=sum(counts)).view(-1)
+    places = [[ends_in[i] - tail - 1, ends_out[i] - tail - 1, counts[i]] for i in pruned]
+    last, merged, many = torch.tensor(places, device=device).T.contiguous()
+    on_device = lengths.to(device)
+    inside = place_of(on_device, keep.shape[1], sum(before))
+    going = _packed(drop, inside)
+    gone = torch.nonzero_static(going, size=sum(counts)).view(-1)
     # a token that goes is not copied; the last one is once more, where the merged token will stand
-    copies = torch.where(drop, 0, 1).index_add_(0, last, torch.ones_like(last))
+    copies = torch.where(going, 0, 1).index_add_(0, last, torch.ones_like(last))
     index = torch.repeat_interleave(copies, output_size=ends_out[-1])
-    each = torch.tensor([counts[i] for i in pruned], device=device)
-    target = torch.repeat_interleave(each, output_size=sum(counts))
-    raw = raw.index_select(0, gone)
+    target = torch.repeat_interleave(many, output_size=sum(counts))
+    raw = _packed(weight, inside).index_select(0, gone)
     total = raw.new_zeros(len(pruned)).index_add(0, target, raw)
     gates = None
     if gate is not None:
         goes_to = {i: number for number, i in enumerate(pruned)}
-        number = torch.tensor([goes_to.get(i, -1) for i in range(len(before))], device=device)
-        number = torch.repeat_interleave(number, lengths.to(device), output_size=sum(before))
-        free = (_at(keep, place) & (number >= 0)).index_select(0, index).index_fill(0, merged, False)
+        of_instance = torch.tensor([goes_to.get(i, -1) for i in range(len(before))], device=device)
+        number = torch.repeat_interleave(of_instance, on_device, output_size=sum(before))
+        free = (_packed(keep, inside) & (number >= 0)).index_select(0, index).index_fill(0, merged, False)
         kept = free.nonzero().view(-1)
         where = index.index_select(0, kept)
-        gates = Gate(kept, number.index_select(0, where), _at(gate, place).index_select(0, where))
+        gates = Gate(kept, number.index_select(0, where), _packed(gate, inside).index_select(0, where))
     return Selection(
         lengths=torch.tensor(after),
         index=index,
@@ -184,7 +184,7 @@ def select(
     )
 
 
-def _at(padded: Shaped[Tensor, "b n"], place: Int[Tensor, " t"] | None) -> Shaped[Tensor, " t"]:
-    """Packed; None = no instance has padding."""
+def _packed(padded: Shaped[Tensor, "b n"], inside: Int[Tensor, " t"] | None) -> Shaped[Tensor, " t"]:
+    """The tokens alone, by `place_of`."""
     flat = padded.reshape(-1)
-    return flat if place is None else flat.index_select(0, place)
+    return flat if inside is None else flat.index_select(0, inside)

@@ -77,10 +77,10 @@ class Evidence:
     @cached_property
     def claims(self) -> Float[Tensor, "b n k"]:
         """A of every token, padded."""
-        return self.padded(self._guided)
+        return self.padded(self._affinity)
 
     @property
-    def _guided(self) -> Float[Tensor, "t k"]:
+    def _affinity(self) -> Float[Tensor, "t k"]:
         assert self.affinity is not None, "the method needs the affinity to the semantic tokens"
         return self.affinity
 
@@ -91,12 +91,12 @@ class Evidence:
     def scores(self) -> tuple[Float[Tensor, "b n"], Float[Tensor, "b n"], Float[Tensor, "b n"]]:
         """S_cls, S_self and S_tok of every token, padded."""
         seen = class_score(_wide(self.class_row), _wide(self.output_norm))
-        each = torch.stack([seen, _wide(self.column), _wide(self._guided).amax(-1)])  # three at once: fewer operators
-        if self.content.numel() > each.shape[1]:
-            each = each.index_select(1, self._index)
-        each = each.view(3, *self.content.shape)
-        own, token = share(each[1:], self.content)
-        return each[0], own, token
+        packed = torch.stack([seen, _wide(self.column), _wide(self._affinity).amax(-1)])  # at once: fewer operators
+        if self.content.numel() > packed.shape[1]:
+            packed = packed.index_select(1, self._index)
+        padded = packed.view(3, *self.content.shape)
+        own, token = share(padded[1:], self.content)
+        return padded[0], own, token
 
     def select(
         self, keep: Bool[Tensor, "b n"], weight: Float[Tensor, "b n"], gate: Float[Tensor, "b n"] | None = None

@@ -19,14 +19,23 @@ def threshold(
         content: which tokens take part.
         temperature: tau > 0. tau -> infinity gives the mean TIS; the number kept is not monotone in tau.
     """
-    outside, lowest = ~content, torch.finfo(affinity.dtype).min
-    logits = (affinity / temperature).contiguous()
-    if logits.is_cpu:  # only the rows to be hidden: masked_fill_ looks at every number, ten times as long
-        logits.flatten(0, 1).index_fill_(0, outside.reshape(-1).nonzero().view(-1), lowest)
-    else:
-        logits.masked_fill_(outside[..., None], lowest)
-    weight = torch.softmax(logits, dim=1)
+    outside = ~content
+    weight = torch.softmax(_hide(affinity / temperature, outside, row_by_row=affinity.is_cpu), dim=1)
     return torch.bmm(importance.masked_fill(outside, 0.0)[:, None], weight).amin(-1)[:, 0]
+
+
+def _hide(logits: Float[Tensor, "b n k"], outside: Bool[Tensor, "b n"], row_by_row: bool) -> Float[Tensor, "b n k"]:
+    """The lowest number at tokens outside, in place or not.
+
+    On the CPU row by row: `masked_fill_` looks at every number, which takes up to ten times as long. A GPU would have
+    to be asked how many rows there are.
+    """
+    lowest = torch.finfo(logits.dtype).min
+    if not row_by_row:
+        return logits.masked_fill_(outside[..., None], lowest)
+    logits = logits.contiguous()
+    logits.flatten(0, 1).index_fill_(0, outside.reshape(-1).nonzero().view(-1), lowest)
+    return logits
 
 
 def keep_above(
