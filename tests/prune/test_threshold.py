@@ -37,7 +37,7 @@ def test_threshold_of_ragged_instances(dtype: torch.dtype, atol: float, temperat
 
 def test_affinities_may_lie_in_any_order() -> None:
     affinity, importance = scored(torch.float64)
-    turned = affinity.permute(2, 0, 1).contiguous().permute(1, 2, 0)
+    turned = affinity.transpose(0, 1).contiguous().transpose(0, 1)
     assert not turned.is_contiguous()
     expected = threshold(affinity, importance, CONTENT, 0.5)
     torch.testing.assert_close(threshold(turned, importance, CONTENT, 0.5), expected, atol=1e-12, rtol=0)
